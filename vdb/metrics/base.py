@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['kinds', 'registry', 'Frames', 'Expects', 'Package', 'Weights', 'plain_source', 'source_hash', 'Metric', 'checked',
-           'outcome', 'metric', 'load_problems', 'all_metrics', 'get_metric', 'choose']
+           'outcome', 'metric', 'load_problems', 'all_metrics', 'get_metric', 'choose', 'once_a_clip']
 
 # %% ../../nbs/30_metrics.base.ipynb #imports
 import ast
@@ -19,7 +19,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, wraps
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -235,9 +235,10 @@ def metric(
     def register(function: Callable) -> Callable:
         made = Metric(name=name or function.__name__, kind=kind, function=function, unit=unit, direction=direction, **declared)
         there = registry.get(made.name)
-        if there and (there.function.__module__, there.function.__qualname__) != (function.__module__, function.__qualname__):
+        modules = {function.__module__, there.function.__module__} if there else set()
+        if there and (there.function.__qualname__ != function.__qualname__ or len(modules - {'__main__'}) > 1):
             raise InputError('there is already a metric {name}, in {module}: choose another name', name=made.name, module=there.function.__module__)
-        registry[made.name] = made
+        if function.__module__ == '__main__' or there is None or there.function.__module__ != '__main__': registry[made.name] = made
         return function
     return register
 
@@ -282,3 +283,19 @@ def choose(
     for m in map(get_metric, names):
         chosen |= {m.name: m} | {p: get_metric(p) for p in m.parts}
     return list(chosen.values())
+
+# %% ../../nbs/30_metrics.base.ipynb #once_a_clip
+def once_a_clip(
+    step: Callable,  # A function of a video, and of arguments that can be compared
+) -> Callable:  # The same function, which remembers its last result
+    "Do a step once for the metrics of one clip."
+    last = [None]
+    @wraps(step)
+    def remembered(video: Video, *args, **kwargs):
+        key = (video.sha256(), video.fps, None if video.times is None else tuple(video.times), args, tuple(sorted(kwargs.items())))
+        kept, result = last[0] or (None, None)
+        if kept != key:
+            result = step(video, *args, **kwargs)
+            last[0] = (key, result)
+        return result
+    return remembered
