@@ -204,8 +204,8 @@ def _sound(frames: list, start: float, duration: float | None) -> Audio | None:
     from av import AudioResampler
     if not frames: return None
     rate, first = frames[0].sample_rate, frames[0].time or 0.
-    to_float = AudioResampler(format='fltp')
-    samples = np.concatenate([f.to_ndarray() for frame in [*frames, None] for f in to_float.resample(frame)], 1).T
+    channels, to_float = frames[0].layout.nb_channels, AudioResampler(format='flt')
+    samples = np.concatenate([f.to_ndarray() for frame in [*frames, None] for f in to_float.resample(frame)], 1).reshape(-1, channels)
     n = len(samples) if duration is None else round(duration*rate)
     if 0 < len(samples) - n < 4096: samples = samples[:n]
     offset = round((first - start)*rate)
@@ -353,9 +353,10 @@ def _add_sound(container, audio: Audio, encoder: str, form: str):
 def _sound_packets(stream, audio: Audio):
     "The sound, encoded."
     from av import AudioFrame
-    samples = np.ascontiguousarray(np.clip(audio.samples, -1, 1).T, np.float32)
-    for at in range(0, samples.shape[1], 4096):
-        frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples[:, at:at + 4096]), format='fltp', layout=layouts[len(samples)])
+    samples = np.clip(audio.samples, -1, 1).astype(np.float32)
+    for at in range(0, len(samples), 4096):
+        block = np.ascontiguousarray(samples[at:at + 4096]).reshape(1, -1)  # Interleaved: PyAV's planes go wrong at 8 channels
+        frame = AudioFrame.from_ndarray(block, format='flt', layout=layouts[samples.shape[1]])
         frame.sample_rate, frame.pts, frame.time_base = audio.rate, at, Fraction(1, audio.rate)
         yield from stream.encode(frame)
     yield from stream.encode(None)
