@@ -217,7 +217,7 @@ def _streams(container, path: str) -> list:
     "The picture, and the sound where there is one."
     from av.stream import Disposition
     video = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
-    if video is None: raise MediaError('{path} has no picture: expected a video, found sound or nothing', path=path)
+    if video is None: raise MediaError('{path} has no picture: expected a video of at least one frame', path=path)
     found = [video, *container.streams.audio[:1]]
     if not all(s.codec_context for s in found):
         raise MediaError('{path} is coded in a way that cannot be decoded here: convert it to H.264 or VP9', path=path)
@@ -256,8 +256,10 @@ def read_video(
         kind = container_format(file.read(64), path)
         missing = missing_bytes(file, kind)
         file.seek(0)
-        try: container = av.open(file, format=kind)
-        except av.error.FFmpegError as e: raise _unreadable(path, missing, 0, one_line(e.strerror)) from None
+        try: container = av.open(file, format=kind, metadata_errors='replace')
+        except av.error.FFmpegError as e:
+            if isinstance(e, EOFError) and not missing: raise MediaError('{path} has no frames: expected a video of at least one', path=path) from None
+            raise _unreadable(path, missing, 0, one_line(e.strerror)) from None
         with container: return _decoded(container, path, missing, most_gb)
 
 # %% ../nbs/05_media.ipynb #read_frames
