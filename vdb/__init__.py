@@ -1,2 +1,18 @@
 "Benchmark video diffusion models: quality with uncertainty, cost and streaming, in notebooks."
 __version__ = "0.1.0"
+
+_public = {'load': 'models.load', 'run': 'bench', 'open_run': 'bench', 'verify': 'bench', 'score': 'footage', 'compare': 'comparison'}
+
+__all__ = ['__version__', *_public]
+
+
+def __getattr__(name):  # Loaded when first used, so that `import vdb` stays fast
+    from importlib import import_module
+    if name in _public: return getattr(import_module(f'vdb.{_public[name]}'), name)
+    try: return import_module(f'vdb.{name}')
+    except ModuleNotFoundError as error:
+        if error.name != f'vdb.{name}': raise
+        raise AttributeError(f"module 'vdb' has no attribute {name!r}") from None
+
+
+def __dir__(): return sorted(__all__)

@@ -9,6 +9,7 @@ __all__ = ['app', 'state', 'AsJson', 'Quiet', 'RunPath', 'options', 'say', 'main
 # %% ../nbs/95_cli.ipynb #imports
 import json
 import sys
+import warnings
 from typing import Annotated, Optional
 
 import typer
@@ -44,18 +45,24 @@ def say(as_json: bool, text: str, value: dict) -> None:
 # %% ../nbs/95_cli.ipynb #main
 def main() -> None:
     "The entry point: run a command and turn what goes wrong into one line and an exit status."
-    as_json = '--json' in sys.argv
-    try: app(standalone_mode=False)
+    as_json, status = '--json' in sys.argv, 0
+    warnings.showwarning = lambda message, *_, **__: print(f'vdb: {message}', file=sys.stderr)
+    try: status = app(standalone_mode=False)
     except VdbError as error: _fail(error, error.exit_code, str(error), error.as_dict(), as_json)
-    except (KeyboardInterrupt, typer.Abort) as error:
-        text = t('stopped; what is done is kept, and the same command goes on from there')
-        _fail(error, 130, text, dict(error='Interrupted', message=text), as_json)
+    except (KeyboardInterrupt, typer.Abort) as error: _fail(error, 130, *_interrupted(), as_json)
     except Exception as error:
-        if hasattr(error, 'show') and hasattr(error, 'exit_code'):  # click's own errors: unknown options, missing arguments
-            error.show()
-            sys.exit(error.exit_code)
+        if hasattr(error, 'format_message') and hasattr(error, 'exit_code'):  # typer's own errors: unknown options, missing arguments
+            if type(error).__name__ == 'NoArgsIsHelpError': sys.exit(error.show() or error.exit_code)
+            text = t('{why}: see {command} --help', why=error.format_message().rstrip('.'), command=getattr(error.ctx, 'command_path', 'vdb'))
+            _fail(error, error.exit_code, text, dict(error=type(error).__name__, message=error.format_message()), as_json)
         text = t('unexpected {kind}: {why} (run again with --debug for the traceback, and please report it)', kind=type(error).__name__, why=str(error)[:300])
         _fail(error, 1, text, dict(error=type(error).__name__, message=str(error)), as_json)
+    if status == 130: _fail(KeyboardInterrupt(), 130, *_interrupted(), as_json)  # typer turns Ctrl-C into a status
+    if isinstance(status, int) and status: sys.exit(status)
+
+def _interrupted() -> tuple[str, dict]:
+    text = t('stopped; what is done is kept, and the same command goes on from there')
+    return text, dict(error='Interrupted', message=text)
 
 def _fail(error, code: int, text: str, value: dict, as_json: bool) -> None:
     if '--debug' in sys.argv: raise error
@@ -175,7 +182,3 @@ def doctor(as_json: AsJson = False):
     found = examine()
     say(as_json, sheet(found), found)
     if found['missing']: raise typer.Exit(1)
-
-# %% ../nbs/95_cli.ipynb #main-guard
-#| eval: false
-if __name__ == '__main__': main()
