@@ -10,6 +10,7 @@ __all__ = ['VdbError', 'InputError', 'MediaError', 'RunError', 'GenerationError'
 import hashlib
 import json
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Protocol as Interface
 
@@ -258,12 +259,12 @@ class Protocol:
 
     def __post_init__(self):
         if not self.prompts: raise InputError('the suite {suite} has no prompts: expected at least one', suite=self.suite)
-        for what, values in ((t('prompt ids'), [p.id for p in self.prompts]), (t('seeds'), list(self.seeds))):
-            twice = sorted({v for v in values if values.count(v) > 1}) if len(set(values)) < len(values) else []
-            if twice: raise InputError('{n} duplicate {what}, such as {first}: each may occur once', n=len(twice), what=what, first=twice[0])
         for seed in self.seeds:
             if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
                 raise InputError('the seed {seed} is not usable: expected whole numbers from 0 to 2^63 - 1', seed=repr(seed))
+        for what, values in ((t('prompt ids'), [p.id for p in self.prompts]), (t('seeds'), list(self.seeds))):
+            twice = [v for v, n in Counter(values).items() if n > 1]
+            if twice: raise InputError('{n} duplicate {what}, such as {first}: each may occur once', n=len(twice), what=what, first=twice[0])
         if not self.seeds: raise InputError('there are no seeds: expected at least one')
 
     def as_dict(self) -> dict: return asdict(self)

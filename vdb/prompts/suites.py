@@ -27,9 +27,11 @@ def read_suite(
     if not prompts: raise InputError('the suite {path} has no prompts: expected one a line', path=path)
     return prompts
 
+def _no_constant(name: str): raise ValueError(t('{name} is not a JSON number', name=name))
+
 def _from_json(line: str, where: str) -> Prompt:
-    try: d = json.loads(line)
-    except json.JSONDecodeError as error: raise InputError('{where} is not JSON: {why}', where=where, why=one_line(error)) from error
+    try: d = json.loads(line, parse_constant=_no_constant)
+    except ValueError as error: raise InputError('{where} is not JSON: {why}', where=where, why=one_line(error)) from error
     if not isinstance(d, dict): raise InputError('{where} is {kind}: expected an object with a text', where=where, kind=type(d).__name__)
     unknown = sorted(set(d) - {f.name for f in fields(Prompt)})
     if unknown: raise InputError('{where} has unknown fields {unknown}: expected {known}', where=where, unknown=', '.join(unknown),
@@ -54,5 +56,5 @@ def load_suite(
     shipped = {p.stem: p for p in sorted(suites_folder.glob('*.jsonl'))}
     if str(suite) in shipped: return str(suite), read_suite(shipped[str(suite)])
     if Path(suite).is_file(): return Path(suite).stem, read_suite(suite)
-    near = nearest(str(suite), list(shipped)) or list(shipped)
+    near = nearest(str(suite), list(shipped)) or list(shipped) or [t('a .jsonl file of yours')]
     raise InputError('no suite is called {suite}, and no such file is there. Did you mean {near}?', suite=suite, near=', '.join(near))
