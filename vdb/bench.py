@@ -21,7 +21,7 @@ from .core import Generation, GenerationError, InputError, Prompt, Protocol, Run
 from .i18n import t
 from .media import encoded, read_video, stored_codec
 from .metrics.base import choose
-from .models.load import load
+from .models.load import check_clip, generation_error, load
 from .prompts.suites import load_suite
 from .results import RunFolder
 from .text import one_line
@@ -33,7 +33,7 @@ def seed_list(
 ) -> tuple[int, ...]:
     "The seeds of a plan."
     if isinstance(seeds, (int, np.integer)) and not isinstance(seeds, bool):
-        if seeds < 1: raise InputError('{n} seeds were asked for: expected at least 1', n=seeds)
+        if not 1 <= seeds <= 1_000_000: raise InputError('{n} seeds were asked for: expected 1 to 1,000,000', n=seeds)
         return tuple(range(seeds))
     if isinstance(seeds, (list, tuple, range, np.ndarray)): return tuple(seeds)
     raise InputError('the seeds are {seeds}: expected how many, or a list of whole numbers', seeds=repr(seeds))
@@ -52,6 +52,7 @@ def margins_for(
 
 def use_threads(threads: int) -> None:
     "The same number of CPU threads everywhere: the order of a sum decides its last bit."
+    if not isinstance(threads, int) or threads < 1: raise InputError('{threads} threads were asked for: expected a whole number of at least 1', threads=repr(threads))
     import cv2
     import torch
     torch.set_num_threads(threads)
@@ -71,21 +72,7 @@ def run_cell(
     samples, device = [], getattr(model, 'device', 'cpu')
     def sample(stage, value, unit='s', repeat=0):
         samples.append(Sample(protocol.fingerprint, model.name, cell.prompt, cell.seed, device, stage, repeat, cold, float(value), unit))
-    try:
-        began = time.perf_counter()
-        video = model.generate(prompt, cell.seed, protocol.settings)
-        sample('generate', time.perf_counter() - began)
-        for lap in getattr(model, 'laps', ()): sample(lap.stage, lap.seconds, repeat=lap.repeat)
-        began = time.perf_counter()
-        done = replace(cell, status='ok', path=f'videos/{cell.prompt}-{cell.seed}.mp4')
-        folder.write_bytes(done.path, encoded(video, '.mp4', protocol.codec))
-        sample('encode', time.perf_counter() - began)
-        stored = folder.read_video(done.path)
-        done = replace(done, sha256=stored.sha256())
-    except RunError: raise
-    except GenerationError as error: done = replace(cell, status='failed', reason=f'{error.reason}: {error}')
-    except InputError as error: done = replace(cell, status='skipped', reason=str(error))
-    except Exception as error: done = replace(cell, status='failed', reason=f'exception: {one_line(f"{type(error).__name__}: {error}")}')
+    done, stored = _made(folder, protocol, model, cell, prompt, sample)
     began = time.perf_counter()
     where = dict(run=protocol.fingerprint, model=model.name, seed=cell.seed)
     if done.status == 'ok': scores = [row for m in metrics for row in m.measure(stored, prompt=prompt, **where)]
@@ -95,6 +82,26 @@ def run_cell(
     sample(stage, size, 'bytes')
     folder.commit([done], samples, scores)
     return done
+
+def _made(folder: RunFolder, protocol: Protocol, model, cell: Generation, prompt: Prompt, sample) -> tuple[Generation, Video | None]:
+    "Generate one clip, store it, and read it back. What goes wrong with the clip is its row; what goes wrong with the folder ends the run."
+    began = time.perf_counter()
+    try: video = check_clip(model.generate(prompt, cell.seed, protocol.settings))
+    except InputError as error: return replace(cell, status='skipped', reason=str(error)), None
+    except Exception as error: return _failed(cell, generation_error(error)), None
+    sample('generate', time.perf_counter() - began)
+    for lap in getattr(model, 'laps', ()): sample(lap.stage, lap.seconds, repeat=lap.repeat)
+    began, path = time.perf_counter(), f'videos/{cell.prompt}-{cell.seed}.mp4'
+    try:
+        folder.write_bytes(path, encoded(video, '.mp4', protocol.codec))
+        sample('encode', time.perf_counter() - began)
+        stored = folder.read_video(path)
+    except RunError: raise
+    except Exception as error: return _failed(cell, generation_error(error)), None
+    return replace(cell, status='ok', path=path, sha256=stored.sha256()), stored
+
+def _failed(cell: Generation, error: Exception) -> Generation:
+    return replace(cell, status='failed', reason=f'{getattr(error, "reason", "exception")}: {error}')
 
 # %% ../nbs/50_bench.ipynb #Run
 class Run:
@@ -182,19 +189,21 @@ def run(
     progress: bool = True,  # A bar with the time left, on standard error
 ) -> Run:
     "Generate what is missing, score it, and return the run. What is complete is only opened."
-    threads = threads or os.cpu_count()
+    threads = os.cpu_count() if threads is None else threads
     name, prompts = load_suite(suite)
-    chosen = choose(metrics)
+    chosen, asked = choose(metrics), _settings(settings)
+    Protocol({}, name, prompts, seed_list(seeds), asked, (), margins_for(chosen, margins), '', threads)  # What is wrong here is said before a model is fetched
     use_threads(threads)
     loaded = load(model, device, dtype, revision) if isinstance(model, (str, Path)) else model
-    settings = _settings(settings).filled(loaded.defaults)
+    settings = asked.filled(loaded.defaults)
     if hasattr(loaded, 'check'): loaded.check(settings)
     protocol = Protocol(loaded.fingerprint(), name, prompts, seed_list(seeds), settings, tuple(m.fingerprint() for m in chosen),
                         margins_for(chosen, margins), stored_codec(settings.height or 512, settings.width or 512), threads)
     folder = RunFolder(out or f'runs/{loaded.name}-{name}-{protocol.fingerprint[:8]}')
     folder.create(protocol)
-    record_environment(folder, loaded, threads, dict(model=str(model) if isinstance(model, (str, Path)) else None, device=device, dtype=dtype, revision=revision))
-    _finish(folder, protocol, loaded, chosen, progress)
+    todo = unfinished(folder, protocol)
+    if todo: record_environment(folder, loaded, threads, dict(model=str(model) if isinstance(model, (str, Path)) else None, device=device, dtype=dtype, revision=revision))
+    _finish(folder, protocol, loaded, chosen, todo, progress)
     return Run(folder.path)
 
 def _settings(given) -> Settings:
@@ -210,13 +219,11 @@ def unfinished(folder: RunFolder, protocol: Protocol) -> list[Generation]:
     done = set(zip(rows['prompt'], rows['seed']))
     return [g for g in protocol.plan() if (g.prompt, g.seed) not in done]
 
-def _finish(folder: RunFolder, protocol: Protocol, model, metrics: list, progress: bool) -> None:
-    "Run every cell that has no row yet, then compact."
+def _finish(folder: RunFolder, protocol: Protocol, model, metrics: list, todo: list[Generation], progress: bool) -> None:
+    "Run every cell that has no row yet, then compact: also where a run was killed while it compacted."
     from tqdm.auto import tqdm
-    todo, by_id = unfinished(folder, protocol), {p.id: p for p in protocol.prompts}
-    if not todo: return
-    total = len(protocol.plan())
-    with tqdm(total=total, initial=total - len(todo), disable=not progress, desc=model.name, unit=t('clip'), dynamic_ncols=True) as bar:
+    total, by_id = len(protocol.plan()), {p.id: p for p in protocol.prompts}
+    with tqdm(total=total, initial=total - len(todo), disable=not (progress and todo), desc=model.name, unit=t('clip'), dynamic_ncols=True) as bar:
         for i, cell in enumerate(todo):
             run_cell(folder, protocol, model, metrics, cell, by_id[cell.prompt], cold=i == 0)
             bar.update()
@@ -250,9 +257,9 @@ def verify(
 def _compare_again(r: Run, model, prompt: Prompt, row) -> dict:
     "One cell made again, through the same codec."
     video = model.generate(prompt, int(row['seed']), r.protocol.settings)
-    again, stored = read_video(io.BytesIO(encoded(video, '.mp4', r.protocol.codec))).frames, r.video(row['prompt'], row['seed']).frames
-    largest = int(np.abs(again.astype(int) - stored).max()) if again.shape == stored.shape else 255
-    return dict(same=Video(again).sha256() == row['sha256'], largest_difference=largest)
+    again, stored = read_video(io.BytesIO(encoded(video, '.mp4', r.protocol.codec))), r.video(row['prompt'], row['seed'])
+    largest = int(np.abs(again.frames.astype(int) - stored.frames).max()) if again.frames.shape == stored.frames.shape else 255
+    return dict(same=again.sha256() == stored.sha256() == row['sha256'], largest_difference=largest)
 
 def load_again(r: Run):
     "The model of a run, loaded as it was then."

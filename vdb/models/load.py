@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['data', 'spellings', 'pick_device', 'pick_dtype', 'declare_missing_torchvision_ops', 'cards', 'find_model',
-           'weights_hash', 'call_arguments', 'DiffusersModel', 'load']
+           'weights_hash', 'call_arguments', 'DiffusersModel', 'generation_error', 'check_clip', 'load']
 
 # %% ../../nbs/12_models.load.ipynb #imports
 import hashlib
@@ -178,8 +178,8 @@ class DiffusersModel:
         try:
             with stage_laps(self.pipe, self.device) as laps, torch.inference_mode(): frames = self.pipe(**arguments).frames
             self.laps = laps()
-        except Exception as error: raise _as_generation_error(error) from error
-        return _checked_video(frames, settings)
+        except Exception as error: raise generation_error(error) from error
+        return _first_clip(frames, settings)
 
     def _scheduler(self, name: str | None):
         "A fresh scheduler: some keep state from one clip to the next."
@@ -206,22 +206,29 @@ def _conditioning_image(prompt: Prompt, settings: Settings):
     return image.resize((settings.width or image.width, settings.height or image.height))
 
 # %% ../../nbs/12_models.load.ipynb #failures
-def _as_generation_error(error: Exception) -> Exception:
+def generation_error(
+    error: Exception,  # Whatever a model raised
+) -> Exception:
     "A failure of one clip as a `GenerationError`; our own errors pass as they are."
     import torch
     if isinstance(error, VdbError): return error
     text = one_line(f'{type(error).__name__}: {error}')
-    memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or 'not enough memory' in text or "can't allocate memory" in text
+    memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or re.search("not enough memory|can't allocate memory|out of memory", text, re.IGNORECASE)
     if memory: return GenerationError('out of memory: {why}', reason='out_of_memory', why=text)
-    return GenerationError('the pipeline raised {why}', reason='exception', why=text)
+    return GenerationError('the model raised {why}', reason='exception', why=text)
 
-def _checked_video(frames, settings: Settings) -> Video:
+def check_clip(
+    video: Video,
+) -> Video:  # The same
+    "Raise `GenerationError` for a clip that holds nothing: no frames, or every pixel black."
+    if not len(video): raise GenerationError('the model returned no frames', reason='exception')
+    if video.frames.max(initial=0) < 3: raise GenerationError('every pixel is black', reason='black_clip')
+    return video
+
+def _first_clip(frames, settings: Settings) -> Video:
     "The first clip of a pipeline's output as a `Video`."
     first = np.asarray(frames[0], dtype=np.float32) if isinstance(frames, np.ndarray) else np.stack([np.asarray(f, np.float32)/255 for f in frames[0]])
-    video = Video.from_float(first, settings.fps or 16.)
-    if not len(video): raise GenerationError('the pipeline returned no frames', reason='exception')
-    if video.frames.max() < 3: raise GenerationError('every pixel is black', reason='black_clip')
-    return video
+    return check_clip(Video.from_float(first, settings.fps or 16.))
 
 # %% ../../nbs/12_models.load.ipynb #load
 def load(
