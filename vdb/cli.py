@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['app', 'state', 'AsJson', 'Quiet', 'RunPath', 'options', 'say', 'main', 'run', 'score', 'compare', 'report', 'show',
-           'verify', 'doctor']
+           'verify', 'bench', 'doctor']
 
 # %% ../nbs/95_cli.ipynb #imports
 import json
 import sys
 import warnings
+from dataclasses import asdict
 from typing import Annotated, Optional
 
 import typer
@@ -174,6 +175,22 @@ def verify(path: RunPath, sample: Annotated[int, typer.Option(min=1, help=t('How
     if same < len(found): text += '\n' + t('the largest difference of any pixel is {largest} of 255', largest=int(found['largest_difference'].max()))
     say(as_json, text, dict(path=path, clips=found.to_dict('records')))
     if same < len(found): raise typer.Exit(1)
+
+# %% ../nbs/95_cli.ipynb #bench
+@app.command(help=t('Rerun a fixed small workload and say which cost figures regressed.'), epilog=t('Example: vdb bench --against papers/results/'))
+def bench(
+    against: Annotated[Optional[str], typer.Option(help=t('A folder of earlier results (*-bench.json).'), show_default=False)] = None,
+    save: Annotated[Optional[str], typer.Option(help=t('A folder to keep this result in.'), show_default=False)] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+):
+    from vdb.regression import earlier_results, judge, measure, save_result
+    earlier = earlier_results(against) if against else []
+    result = measure(progress=not quiet)
+    figures = judge(result, earlier)
+    if save: save_result(result, save)
+    say(as_json, '\n'.join(map(str, figures)), dict(result, verdicts=[asdict(f) for f in figures]))
+    if any(f.regressed for f in figures): raise typer.Exit(1)
 
 # %% ../nbs/95_cli.ipynb #doctor
 @app.command(help=t('What is installed, which device is used and why, and what is missing for what.'), epilog=t('Example: vdb doctor'))
