@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['kinds', 'registry', 'Frames', 'Expects', 'Package', 'Weights', 'plain_source', 'source_hash', 'Metric', 'checked',
-           'outcome', 'metric', 'load_problems', 'all_metrics', 'get_metric', 'choose', 'once_a_clip']
+           'Noted', 'outcome', 'metric', 'load_problems', 'all_metrics', 'get_metric', 'choose', 'once_a_clip']
 
 # %% ../../nbs/30_metrics.base.ipynb #imports
 import ast
@@ -174,9 +174,10 @@ class Metric:
         **where,  # run, model, seed: copied into the row
     ) -> list[Score]:  # One row
         "The value of these videos, or the reason why there is none."
-        value, status, reason = outcome(self, videos, prompt)
+        value, status, note = outcome(self, videos, prompt)
+        reason = ''
         if status == 'ok': value, status, reason = checked(float(np.mean(value, dtype=np.float64)), self.range)
-        return [self.row(value, kinds[self.kind], status, reason, prompt, **where)]
+        return [self.row(value, kinds[self.kind], status, reason or note, prompt, **where)]
 
     def measure_frames(self, video: Video, prompt: Prompt | None = None, **where) -> list[Score]:  # A row a frame
         "The value of every frame, for a frame metric."
@@ -200,12 +201,20 @@ def checked(
     if (low is None or value >= low) and (high is None or value <= high): return value, 'ok', ''
     return math.nan, 'failed', t('the value {value:.6g} is outside {low} to {high}', value=value, low='-∞' if low is None else low, high='∞' if high is None else high)
 
+# %% ../../nbs/30_metrics.base.ipynb #Noted
+class Noted(float):
+    "A value with a sentence about how it came to be."
+    def __new__(cls, value: float, note: str):
+        self = super().__new__(cls, value)
+        self.note = note
+        return self
+
 # %% ../../nbs/30_metrics.base.ipynb #outcome
 def outcome(
     metric: Metric,
     videos: tuple[Video, ...],
     prompt: Prompt | None = None,
-) -> tuple[float | np.ndarray, str, str]:  # Value (an array for a frame metric), status, reason
+) -> tuple[float | np.ndarray, str, str]:  # Value (an array for a frame metric), status, reason or note
     "What became of measuring: a value, `skipped` where a need is unmet, `failed` where the function raised."
     wanted = {'pair': 2, 'set': max(len(videos), 1)}.get(metric.kind, 1)
     if len(videos) != wanted: raise InputError('{name} measures {wanted} video(s), got {got}', name=metric.name, wanted=wanted, got=len(videos))
@@ -214,10 +223,11 @@ def outcome(
     try:
         unmet = next((reason for need in metric.needs if (reason := need.unmet(videos, prompt))), '')
         if unmet: return math.nan, 'skipped', unmet
-        value = np.asarray(metric.function(*arguments, **asks), dtype=np.float64)
+        given = metric.function(*arguments, **asks)
+        value = np.asarray(given, dtype=np.float64)
     except Exception as error: return math.nan, 'failed', f'{type(error).__name__}: {error}'
     expected = (len(videos[0]),) if metric.kind == 'frame' else ()
-    if value.shape == expected and value.size: return value, 'ok', ''
+    if value.shape == expected and value.size: return value, 'ok', getattr(given, 'note', '')
     return math.nan, 'failed', t('the function returned shape {shape}, expected {expected}', shape=str(value.shape), expected=str(expected))
 
 # %% ../../nbs/30_metrics.base.ipynb #metric
