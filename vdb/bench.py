@@ -202,7 +202,9 @@ def run(
     folder = RunFolder(out or f'runs/{loaded.name}-{name}-{protocol.fingerprint[:8]}')
     folder.create(protocol)
     todo = unfinished(folder, protocol)
-    if todo: record_environment(folder, loaded, threads, dict(model=str(model) if isinstance(model, (str, Path)) else None, device=device, dtype=dtype, revision=revision))
+    source = dict(model=str(model) if isinstance(model, (str, Path)) else None, suite=str(suite) if isinstance(suite, (str, Path)) else None,
+                  device=device, dtype=dtype, revision=revision)
+    if todo: record_environment(folder, loaded, threads, source)
     _finish(folder, protocol, loaded, chosen, todo, progress)
     return Run(folder.path)
 

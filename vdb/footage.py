@@ -119,7 +119,7 @@ def score(
     use_threads(protocol.threads)
     folder = RunFolder(out or f'runs/{protocol.model["name"]}-{protocol.fingerprint[:8]}')
     folder.create(protocol)
-    record_environment(folder, None, protocol.threads, dict(videos=str(videos)))
+    record_environment(folder, None, protocol.threads, dict(videos=str(videos), suite=str(suite) if suite else None))
     files, prompts = {(shown[c.prompt].id, c.seed): c.path for c in clips}, {p.id: p for p in protocol.prompts}
     todo = unfinished(folder, protocol)
     sizes = Counter()

@@ -17,6 +17,7 @@ import base64
 import io
 import json
 import os
+import shlex
 import tempfile
 import webbrowser
 from dataclasses import dataclass
@@ -241,11 +242,11 @@ def reproduce_command(run) -> str:
     "The command that makes this run again."
     source = (run.folder.read_json('environment.json') or {}).get('source') or {}
     p = run.protocol
-    if source.get('videos'): return f'vdb score {source["videos"]}'
+    if source.get('videos'): return f'vdb score {shlex.quote(source["videos"])}' + (f' --suite {shlex.quote(source["suite"])}' if source.get('suite') else '')
     seeds = str(len(p.seeds)) if p.seeds == tuple(range(len(p.seeds))) else ','.join(map(str, p.seeds))
-    options = ' '.join(f'--{k.replace("_", "-")} {v}' for k, v in vars(p.settings).items() if v not in (None, ''))
+    options = ' '.join(f'--{k.replace("_", "-")} {shlex.quote(str(v))}' for k, v in vars(p.settings).items() if v not in (None, ''))
     more = ' '.join(f'--{k} {source[k]}' for k in ('device', 'dtype', 'revision') if source.get(k))
-    return ' '.join(f'vdb run {source.get("model") or run.model} --suite {p.suite} --seeds {seeds} {options} --threads {p.threads} {more}'.split())
+    return ' '.join(f'vdb run {shlex.quote(source.get("model") or run.model)} --suite {shlex.quote(source.get("suite") or p.suite)} --seeds {seeds} {options} --threads {p.threads} {more}'.split())
 
 def methods_section(run) -> Html:
     "Methods, fingerprint, environment, reproduction."
