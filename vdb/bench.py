@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import Generation, GenerationError, InputError, Prompt, Protocol, RunError, Sample, Settings, Video, digest
+from .core import Generation, GenerationError, InputError, Prompt, Protocol, RunError, Sample, Settings, Video, canonical_json, digest
 from .i18n import t
 from .media import encoded, read_video, stored_codec
 from .metrics.base import choose
-from .models.load import check_clip, generation_error, load
+from .models.load import check_clip, generation_error, load, weights_of
 from .prompts.suites import load_suite
 from .results import RunFolder
 from .text import one_line
@@ -192,21 +192,31 @@ def run(
     threads = os.cpu_count() if threads is None else threads
     name, prompts = load_suite(suite)
     chosen, asked = choose(metrics), _settings(settings)
-    Protocol({}, name, prompts, seed_list(seeds), asked, (), margins_for(chosen, margins), '', threads)  # What is wrong here is said before a model is fetched
+    source = dict(model=str(model) if isinstance(model, (str, Path)) else None, suite=str(suite) if isinstance(suite, (str, Path)) else None,
+                  device=device, dtype=dtype, revision=revision)
+    plan = Protocol({}, name, prompts, seed_list(seeds), asked, tuple(m.fingerprint() for m in chosen), margins_for(chosen, margins), '', threads)
+    if out and source['model'] and (done := _opened(out, plan, source)): return done
     use_threads(threads)
     loaded = load(model, device, dtype, revision) if isinstance(model, (str, Path)) else model
     settings = asked.filled(loaded.defaults)
     if hasattr(loaded, 'check'): loaded.check(settings)
-    protocol = Protocol(loaded.fingerprint(), name, prompts, seed_list(seeds), settings, tuple(m.fingerprint() for m in chosen),
-                        margins_for(chosen, margins), stored_codec(settings.height or 512, settings.width or 512), threads)
+    protocol = replace(plan, model=loaded.fingerprint(), settings=settings, codec=stored_codec(settings.height or 512, settings.width or 512))
     folder = RunFolder(out or f'runs/{loaded.name}-{name}-{protocol.fingerprint[:8]}')
     folder.create(protocol)
     todo = unfinished(folder, protocol)
-    source = dict(model=str(model) if isinstance(model, (str, Path)) else None, suite=str(suite) if isinstance(suite, (str, Path)) else None,
-                  device=device, dtype=dtype, revision=revision)
     if todo: record_environment(folder, loaded, threads, source)
     _finish(folder, protocol, loaded, chosen, todo, progress)
     return Run(folder.path)
+
+def _opened(out: str, plan: Protocol, source: dict) -> Run | None:
+    "The run in `out`, if this very call made it and it is whole: seen without loading the model."
+    folder = RunFolder(out)
+    if folder.read_json('protocol.json') is None or (folder.read_json('environment.json') or {}).get('source') != source: return None
+    there = folder.protocol()
+    asked = {k: v for k, v in asdict(plan.settings).items() if v is not None}
+    same = replace(there, model={}, codec='', settings=Settings(**{k: getattr(there.settings, k) for k in asked})) == Protocol.from_dict(json.loads(canonical_json(plan.as_dict())))
+    if not same or there.model.get('weights') != weights_of(source['model'], source['revision']): return None
+    return done if (done := Run(out)).complete else None
 
 def _settings(given) -> Settings:
     if given is None or isinstance(given, Settings): return given or Settings()

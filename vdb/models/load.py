@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['data', 'spellings', 'pick_device', 'pick_dtype', 'declare_missing_torchvision_ops', 'cards', 'find_model',
-           'weights_hash', 'call_arguments', 'DiffusersModel', 'generation_error', 'check_clip', 'load']
+           'weights_hash', 'call_arguments', 'DiffusersModel', 'generation_error', 'check_clip', 'folders',
+           'weights_of', 'load']
 
 # %% ../../nbs/12_models.load.ipynb #imports
 import hashlib
@@ -231,6 +232,15 @@ def _first_clip(frames, settings: Settings) -> Video:
     return check_clip(Video.from_float(first, settings.fps or 16.))
 
 # %% ../../nbs/12_models.load.ipynb #load
+def folders(folder: Path, card: dict) -> list[Path]:
+    "Where a model's files lie: its folder, and before it those parts that replace some of a base's."
+    return [folder, data/card['base']] if 'base' in card else [folder]
+
+def weights_of(name: str, revision: str | None = None) -> str:  # As in a loaded model's fingerprint
+    "The hash of a model's files, without loading it."
+    folder, card, _ = find_model(name, revision)
+    return weights_hash(*folders(folder, card))
+
 def load(
     name: str,  # An embedded model (`tiny`), a folder saved by `save_pretrained`, or a hub id (`owner/name`)
     device: str | None = None,  # 'cpu', 'cuda', 'cuda:1'; chosen, with a reason, when None
@@ -241,11 +251,11 @@ def load(
     folder, card, revision = find_model(name, revision)
     device, why_device = pick_device(device)
     dtype, why_dtype = pick_dtype(device, dtype)
-    base = data/card['base'] if 'base' in card else None
-    pipe = _pipeline(base or folder, name, dtype, folder if base else None).to(device)
+    *parts, base = folders(folder, card)
+    pipe = _pipeline(base, name, dtype, *parts).to(device)
     pipe.set_progress_bar_config(disable=True)
     label = name if card else folder.resolve().name if folder.is_dir() and Path(name).expanduser().exists() else name
-    return DiffusersModel(pipe, label, Settings(**card.get('settings', {})), device, weights_hash(folder, *([base] if base else [])),
+    return DiffusersModel(pipe, label, Settings(**card.get('settings', {})), device, weights_hash(*parts, base),
                           _snapshot_revision(folder) or revision, dict(device=why_device, dtype=why_dtype))
 
 def _snapshot_revision(folder: Path) -> str:
