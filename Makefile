@@ -23,7 +23,7 @@ version = $(lastword $(subst ==, ,$(call pin,$(1))))
 index := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 export PATH := $(BIN):$(PATH)
 pip := $(BIN)/python -m pip --disable-pip-version-check
-install := $(pip) install --quiet --progress-bar off --no-build-isolation --constraint constraints.txt
+install := PYTHONWARNINGS=ignore $(pip) install --quiet --progress-bar off --no-build-isolation --constraint constraints.txt
 venv := $(VENV)/.venv-made
 torch := $(VENV)/.torch-$(build)
 base := $(VENV)/.base-$(build)

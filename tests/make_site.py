@@ -1,0 +1,53 @@
+"""The pages. `python tests/make_site.py _docs` stages the notebooks with nbdev and renders the site; `--readme README.md` writes the front page.
+
+Works on a scratch copy. The published site is made by Quarto from the same `_quarto.yml`; this is the check that needs nothing else."""
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+root = Path(__file__).resolve().parents[1]
+
+
+def pages(nbs: Path = root/'nbs') -> list[Path]:
+    "The notebooks that become pages, relative to `nbs`."
+    found = (p.relative_to(nbs) for p in sorted(nbs.rglob('*.ipynb')))
+    return [p for p in found if not any(part.startswith(('.', '_')) for part in p.parts)]
+
+
+def render(out: Path) -> Path:
+    "Every notebook as a page under `out`. Import cells and signatures are run on the way."
+    with tempfile.TemporaryDirectory() as scratch:
+        skip = shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', 'data')
+        for name in ('nbs', 'vdb'): shutil.copytree(root/name, f'{scratch}/{name}', ignore=skip, symlinks=True)
+        for name in ('settings.ini', '_quarto.yml', 'README.md'): shutil.copy(root/name, scratch)
+        tools = Path(sys.executable).parent
+        stage = 'from nbdev.serve import proc_nbs\nif __name__ == "__main__": proc_nbs(n_workers=2)\n'
+        Path(scratch, 'stage.py').write_text(stage)
+        for command in ([sys.executable, 'stage.py'], [tools/'smalldocs', 'render', '_proc']):
+            done = subprocess.run(command, cwd=scratch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            if done.returncode: sys.exit(f'{command[-2:]} failed:\n{done.stdout[-4000:]}')
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(f'{scratch}/_proc/_docs', out)
+    return out
+
+
+def readme(notebook: Path = root/'nbs'/'index.ipynb') -> str:
+    "The front page as Markdown: hidden cells left out, code in fences with what it printed below."
+    parts = []
+    for cell in json.loads(notebook.read_text(encoding='utf-8'))['cells']:
+        source = ''.join(cell['source'])
+        if cell['cell_type'] == 'markdown': parts.append(source); continue
+        if re.search(r'^#\| *hide\b', source, re.M): continue
+        code = '\n'.join(line for line in source.split('\n') if not line.startswith('#|')).strip()
+        shown = [''.join(o.get('text') or o.get('data', {}).get('text/plain', '')) for o in cell['outputs']]
+        parts += [f'```python\n{code}\n```', *(f'```\n{text.rstrip()}\n```' for text in shown if text.strip())]
+    return '<!-- made from nbs/index.ipynb by `make readme` -->\n\n' + '\n\n'.join(p.strip('\n') for p in parts if p.strip()) + '\n'
+
+
+if __name__ == '__main__':
+    if sys.argv[1] == '--readme': Path(sys.argv[2]).write_text(readme(), encoding='utf-8')
+    else: print(render(Path(sys.argv[1]).resolve())/'index.html')
