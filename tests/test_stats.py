@@ -1,0 +1,102 @@
+"What does not fit beside the code of vdb.stats: imports, words, tables with holes, and what a broken analysis would look like."
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from vdb.i18n import set_locale
+from vdb.stats import aa_findings, compare, compare_scores, comparisons, estimate, estimate_scores, estimates, simulate_cells
+
+def rows(run, cells, seeds=None, status='failed', direction='higher'):
+    "A scores table of one metric; NaN becomes a row with `status`."
+    import pandas as pd
+    seeds = seeds or range(cells.shape[1])
+    return pd.DataFrame([dict(run=run, model=run, prompt=f'p{i:03}', seed=s, metric='m', variant='corrected', scope='clip', value=v, unit='px', direction=direction, weight=1.,
+                              status='ok' if np.isfinite(v) else status, reason='') for i, line in enumerate(cells) for s, v in zip(seeds, line)])
+
+def test_import_is_light():
+    code = "import sys, vdb.stats; print([m for m in ('pandas', 'statsmodels', 'scipy.stats', 'torch', 'matplotlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+
+def test_metrics_together_are_as_alone():
+    "Metrics that miss other cells and other prompts do not disturb one another."
+    rng = np.random.default_rng(0)
+    y = simulate_cells(60, 4, 5, .4, 'skewed', rng=rng)
+    y[..., 4] = y[..., 4] > 0
+    y[rng.random(y.shape) < .1] = np.nan
+    y[3, :, 1] = y[7, :, 2] = np.nan
+    other = y + rng.standard_normal(y.shape)*(np.arange(5) != 4)
+    for i, e in enumerate(estimates(y)):
+        alone = estimate(y[..., i])
+        assert (e.mean, e.lo, e.hi, e.icc) == pytest.approx((alone.mean, alone.lo, alone.hi, alone.icc), rel=1e-9)
+        assert (e.n_prompts, e.n_cells, e.method) == (alone.n_prompts, alone.n_cells, alone.method)
+    for i, c in enumerate(comparisons(y, other)):
+        alone = compare(y[..., i], other[..., i], direction='none')
+        assert (c.difference, c.lo, c.hi, c.n_pairs) == pytest.approx((alone.difference, alone.lo, alone.hi, alone.n_pairs), rel=1e-9)
+        assert c.p == pytest.approx(alone.p, abs=.01)
+
+@pytest.mark.parametrize('shape', ['gaussian', 'share'])
+def test_more_evidence_narrows(shape):
+    rng = np.random.default_rng(1)
+    widths = [np.mean([e.hi - e.lo for e in estimates(simulate_cells(n, 4, 40, .3, shape, .6, rng))]) for n in (10, 40, 160)]
+    assert widths[0] > 1.6*widths[1] > 2.5*widths[2]
+    alike = [np.mean([e.hi - e.lo for e in estimates(simulate_cells(30, 4, 40, icc, shape, .6, rng))]) for icc in (0, .8)]
+    assert alike[1] > 1.5*alike[0]
+
+def test_everything_mirrors():
+    "A score and its negative tell the same story."
+    rng = np.random.default_rng(2)
+    a, b = simulate_cells(40, 3, 1, .3, 'skewed', rng=rng)[..., 0], simulate_cells(40, 3, 1, .3, 'skewed', rng=rng)[..., 0] + .4
+    up, down, back = compare(a, b, 'higher', .2), compare(-a, -b, 'lower', .2), compare(b, a, 'higher', .2)
+    assert (up.verdict, up.p) == (down.verdict, down.p) and up.lo == pytest.approx(-down.hi) and up.bound == pytest.approx(-down.bound)
+    assert back.difference == pytest.approx(-up.difference) and back.lo == pytest.approx(-up.hi) and back.p == up.p
+
+def test_a_large_p_is_never_sameness():
+    "Whatever the data, without a margin nothing is called not worse; with one, the bound decides."
+    rng = np.random.default_rng(3)
+    for i in range(60):
+        a, b = rng.standard_normal((2, 12, 2))*rng.choice([.01, 1]) + rng.choice([0, .3])
+        margin = float(rng.choice([.05, 1.]))
+        assert compare(a, b).verdict in ('better', 'worse', 'not enough data')
+        c = compare(a, b, margin=margin)
+        if c.verdict == 'not worse': assert c.bound > -margin
+        if c.verdict == 'not enough data': assert c.bound <= -margin and (c.needs is None or c.needs > 12)
+        if c.verdict in ('better', 'worse'): assert not c.lo <= 0 <= c.hi and c.p_holm <= .05
+
+def test_failed_counts_and_skipped_does_not():
+    y = simulate_cells(20, 3, 1, rng=np.random.default_rng(4))[..., 0]
+    holes = y + .1
+    holes[:4, 0] = np.nan
+    failed, = compare_scores(rows('a', y), rows('b', holes))
+    skipped, = compare_scores(rows('a', y), rows('b', holes, status='skipped'))
+    assert (failed.n_planned, failed.n_dropped, failed.n_unpaired) == (60, 4, 0) and failed.verdict_if_failed
+    assert (skipped.n_planned, skipped.n_dropped, skipped.n_unpaired) == (56, 0, 4) and not skipped.verdict_if_failed
+    assert estimate_scores(rows('b', holes, status='skipped'))[0].n_planned == 60
+    assert failed.difference_if_failed < failed.difference
+    lower, = compare_scores(rows('a', y, direction='lower'), rows('b', holes, direction='lower'))
+    assert lower.difference_if_failed > lower.difference
+
+def test_partial_overlap_of_seeds_pairs_what_there_is():
+    y = simulate_cells(20, 4, 1, rng=np.random.default_rng(5))[..., 0]
+    c, = compare_scores(rows('a', y), rows('b', y[:, 2:] + 1, seeds=[2, 3]))
+    assert (c.pairing, c.n_pairs, c.n_unpaired) == ('cell', 40, 40) and c.difference == pytest.approx(1)
+    assert c.lo == c.hi == pytest.approx(1) and c.method == 'identical'
+
+def test_resampling_is_reproducible():
+    y = simulate_cells(60, 3, 1, shape='skewed', rng=np.random.default_rng(6))[..., 0]
+    assert estimate(y) == estimate(y) and estimate(y) != estimate(y, seed=1)
+
+def test_seeds_that_lift_all_prompts():
+    "One model under two names with other seeds: the luck of a seed is not a difference between models."
+    rng = np.random.default_rng(7)
+    found = [aa_findings(simulate_cells(40, 8, 3, .3, rng=rng) + .5*rng.standard_normal((1, 8, 3)), 5, flips=500, seed=i).mean() for i in range(20)]
+    assert np.mean(found) < .13  # 100 splits at 5 %: 13 has a chance of 1 in 1,000
+
+def test_words_are_translated():
+    before = set_locale('qps')
+    try:
+        y = simulate_cells(20, 3, 1, rng=np.random.default_rng(8))[..., 0]
+        e, c = estimate(y), compare(y, y + np.random.default_rng(9).standard_normal(y.shape), margin=.01)
+        for text in (str(e), e.method_name, e.population_name, str(c), c.method_name, c.verdict_name): assert text.startswith('⟦') and text.endswith('⟧'), text
+    finally: set_locale(before)
