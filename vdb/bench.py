@@ -216,7 +216,9 @@ def _opened(out: str, plan: Protocol, source: dict) -> Run | None:
     asked = {k: v for k, v in asdict(plan.settings).items() if v is not None}
     same = replace(there, model={}, codec='', settings=Settings(**{k: getattr(there.settings, k) for k in asked})) == Protocol.from_dict(json.loads(canonical_json(plan.as_dict())))
     if not same or there.model.get('weights') != weights_of(source['model'], source['revision']): return None
-    return done if (done := Run(out)).complete else None
+    if not Run(out).complete: return None
+    folder.compact(there)  # It may have been killed just before that
+    return Run(out)
 
 def _settings(given) -> Settings:
     if given is None or isinstance(given, Settings): return given or Settings()

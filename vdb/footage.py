@@ -125,7 +125,7 @@ def score(
     sizes = Counter()
     for cell in tqdm(todo, disable=not progress, desc=protocol.model['name'], unit=t('clip'), dynamic_ncols=True):
         sizes[_score_cell(folder, protocol, chosen, cell, prompts[cell.prompt], files.get((cell.prompt, cell.seed)))] += 1
-    if todo: folder.compact(protocol)
+    folder.compact(protocol)
     _warn_of_sizes(sizes)
     return Run(folder.path)
 

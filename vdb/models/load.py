@@ -268,7 +268,8 @@ def _pipeline(folder: Path, name: str, dtype: str, parts: Path | None = None):
     declare_missing_torchvision_ops()
     from diffusers import DiffusionPipeline
     from diffusers.utils import logging
-    logging.disable_progress_bar()
+    from transformers.utils import logging as transformers_logging
+    for library in (logging, transformers_logging): library.disable_progress_bar()
     if not list(folder.rglob('*.safetensors')):
         raise InputError('{name} has no safetensors weights, and pickled ones are not loaded: convert them first', name=name)
     try:
