@@ -33,7 +33,7 @@ help:
 	@echo 'make demo      a benchmark of the model that ships, and the path of its report'
 	@echo 'make test      everything that asserts behaviour, with coverage'
 	@echo 'make lab       JupyterLab on a tutorial: type a prompt, see the clip and its scores'
-	@echo 'make docs      the site, in _docs/;  make readme  README.md from nbs/index.ipynb'
+	@echo 'make docs      the site, in _docs/;  make readme  README.md and the sidebar'
 	@echo 'make nightly   the slow checks;  make gpu  the tables of a GPU: dated JSON in papers/results/'
 	@echo 'make clean     remove what these made, .venv included;  settings: head -6 Makefile'
 
@@ -55,7 +55,7 @@ docs: dev
 	@unset IN_TEST; $(BIN)/python tests/make_site.py _docs
 
 readme: dev
-	@$(BIN)/python tests/make_site.py --readme README.md
+	@$(BIN)/python tests/make_site.py --front
 
 lab: dev
 	@$(BIN)/jupyter lab nbs/tutorials/01_first_clip.ipynb

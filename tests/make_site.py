@@ -1,6 +1,6 @@
-"""The pages. `python tests/make_site.py _docs` stages the notebooks with nbdev and renders the site; `--readme README.md` writes the front page.
+"""The pages. `python tests/make_site.py _docs` stages the notebooks with nbdev and renders the site; `--front` writes README.md and the sidebar.
 
-Works on a scratch copy. The published site is made by Quarto from the same `_quarto.yml`; this is the check that needs nothing else."""
+The site is rendered from a scratch copy. The published one is made by Quarto from the same `_quarto.yml`; this is the check that needs nothing else."""
 import json
 import re
 import shutil
@@ -25,11 +25,11 @@ def render(out: Path) -> Path:
         for name in ('nbs', 'vdb'): shutil.copytree(root/name, f'{scratch}/{name}', ignore=skip, symlinks=True)
         for name in ('settings.ini', '_quarto.yml', 'README.md'): shutil.copy(root/name, scratch)
         tools = Path(sys.executable).parent
-        stage = 'from nbdev.serve import proc_nbs\nif __name__ == "__main__": proc_nbs(n_workers=2)\n'
+        stage = 'from nbdev.serve import proc_nbs\nif __name__ == "__main__": proc_nbs(n_workers=0)\n'
         Path(scratch, 'stage.py').write_text(stage)
         for command in ([sys.executable, 'stage.py'], [tools/'smalldocs', 'render', '_proc']):
             done = subprocess.run(command, cwd=scratch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            if done.returncode: sys.exit(f'{command[-2:]} failed:\n{done.stdout[-4000:]}')
+            if done.returncode: sys.exit(f'{command[-2:]} failed:\n{done.stdout[:3000]}\n...\n{done.stdout[-3000:]}')
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(f'{scratch}/_proc/_docs', out)
     return out
@@ -48,6 +48,29 @@ def readme(notebook: Path = root/'nbs'/'index.ipynb') -> str:
     return '<!-- made from nbs/index.ipynb by `make readme` -->\n\n' + '\n\n'.join(p.strip('\n') for p in parts if p.strip()) + '\n'
 
 
+floors = (('Ground', 0), ('Subjects', 10), ('Instruments', 30), ('Protocols', 50), ('Scale and trust', 70), ('Faces', 85))  # Name, first number
+
+
+def sidebar() -> str:
+    "The contents of the sidebar in `_quarto.yml`: the front page, tutorials, then the library floor by floor."
+    sections = {'Tutorials': [], **{name: [] for name, _ in floors}}
+    for page in pages():
+        if page.parts[0] == 'tutorials': sections['Tutorials'].append(page)
+        elif m := re.match(r'\d\d_', page.name): sections[[name for name, first in floors if first <= int(m[0][:2])][-1]].append(page)
+    lines = ['      - index.ipynb']
+    for name, found in sections.items():
+        if found: lines += [f'      - section: {name}', '        contents:', *(f'          - {p.as_posix()}' for p in found)]
+    return '\n'.join(lines) + '\n'
+
+
+def quarto() -> str:
+    "`_quarto.yml` with the sidebar as it should be."
+    before, after = re.match(r'(.*?\n    contents:\n).*?(\n\S.*)$', (root/'_quarto.yml').read_text(encoding='utf-8'), re.S).groups()
+    return before + sidebar() + after
+
+
 if __name__ == '__main__':
-    if sys.argv[1] == '--readme': Path(sys.argv[2]).write_text(readme(), encoding='utf-8')
+    if sys.argv[1] == '--front':
+        (root/'README.md').write_text(readme(), encoding='utf-8')
+        (root/'_quarto.yml').write_text(quarto(), encoding='utf-8')
     else: print(render(Path(sys.argv[1]).resolve())/'index.html')

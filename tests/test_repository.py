@@ -160,7 +160,8 @@ def test_sidebar_lists_every_notebook():
             if isinstance(e, str): yield e
             else: yield from walk(e.get('contents', []))
     listed = Counter(walk(yaml.safe_load((root/'_quarto.yml').read_text())['website']['sidebar']['contents']))
-    assert listed == Counter(str(p) for p in make_site.pages())
+    assert listed == Counter(str(p) for p in make_site.pages()), 'run `make readme`'
+    assert (root/'_quarto.yml').read_text(encoding='utf-8') == make_site.quarto(), 'run `make readme`'
 
 
 def test_every_notebook_becomes_a_page(tmp_path):
