@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['data', 'spellings', 'pick_device', 'pick_dtype', 'declare_missing_torchvision_ops', 'cards', 'find_model',
-           'weights_hash', 'call_arguments', 'DiffusersModel', 'generation_error', 'check_clip', 'folders',
-           'weights_of', 'load']
+           'weights_hash', 'call_arguments', 'noise_seed', 'DiffusersModel', 'generation_error', 'check_clip',
+           'folders', 'weights_of', 'load']
 
 # %% ../../nbs/12_models.load.ipynb #imports
 import hashlib
@@ -129,6 +129,14 @@ def call_arguments(
         arguments[name] = int(value) if name == 'frame_rate' and float(value).is_integer() else value
     return arguments
 
+# %% ../../nbs/12_models.load.ipynb #noise_seed
+def noise_seed(
+    prompt: Prompt,
+    seed: int,  # Of the plan
+) -> int:  # 0 to 2**63 - 1, for `torch.Generator.manual_seed`
+    "The seed of a cell's noise."
+    return int.from_bytes(hashlib.sha256(f'{prompt.id}\n{int(seed)}'.encode()).digest()[:8], 'big') >> 1
+
 # %% ../../nbs/12_models.load.ipynb #DiffusersModel
 class DiffusersModel:
     "A diffusers video pipeline as a `vdb.core.Model`."
@@ -172,7 +180,7 @@ class DiffusersModel:
         "One clip; what went wrong with it alone is a `GenerationError`. Stage times are in `self.laps` afterwards."
         import torch
         settings = settings.filled(self.defaults)
-        arguments = dict(call_arguments(self.parameters, settings), generator=torch.Generator('cpu').manual_seed(int(seed)), output_type='np')
+        arguments = dict(call_arguments(self.parameters, settings), generator=torch.Generator('cpu').manual_seed(noise_seed(prompt, seed)), output_type='np')
         if 'prompt' in self.parameters: arguments['prompt'] = prompt.text
         if self.needs_image: arguments['image'] = _conditioning_image(prompt, settings)
         self.pipe.scheduler = self._scheduler(settings.scheduler)
