@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SIZE', 'FRAMES', 'FPS', 'SHAPES', 'COLOURS', 'DIRECTIONS', 'SPEEDS', 'BACKGROUNDS', 'HALF_SECOND', 'TONES',
            'TEMPLATES', 'BRIEFER', 'ADVERBS', 'combinations', 'held_out', 'Body', 'Scene', 'extent', 'sample_body',
-           'sample_scene', 'trajectory', 'distance', 'render', 'truth', 'expectation', 'sound', 'caption', 'vocabulary']
+           'sample_scene', 'trajectory', 'distance', 'render', 'truth', 'expectation', 'sound', 'caption', 'vocabulary',
+           'world_suite']
 
 # %% ../nbs/10_world.ipynb #imports
 import hashlib
@@ -215,3 +216,23 @@ def vocabulary() -> list[str]:
     "Every word that a caption can hold, sorted."
     words = {w for w in ' '.join(TEMPLATES + BRIEFER + ('and',)).split() if '{' not in w}
     return sorted(words.union(SHAPES, COLOURS, DIRECTIONS, SPEEDS, ADVERBS.values(), BACKGROUNDS))
+
+# %% ../nbs/10_world.ipynb #world_suite
+def world_suite(
+    count: int,  # Prompts, at most 144
+    held: int,  # How many of them are of held-out combinations, at most 29
+) -> list[dict]:  # Lines of a suite: id, text, tags, expect
+    "Prompts for single objects, balanced over their attributes; the same ones every time."
+    rank = lambda c: hashlib.sha256(' '.join(('suite', *c)).encode()).hexdigest()
+    seen, lines, grounds = {}, [], list(BACKGROUNDS)
+    pools = [sorted(held_out(), key=rank), sorted(_trained, key=rank)]
+    for i in range(count):
+        pool = pools[0] if (i + 1)*held//count > i*held//count else pools[1]
+        best = min(pool, key=lambda c: sum(seen.get(word, 0)**2*n for word, n in zip(c, (3, 6, 4, 2))))  # an attribute of n values
+        pool.remove(best)
+        for word in best: seen[word] = seen.get(word, 0) + 1
+        scene = Scene((Body(*best, 9, 32, 32, 0, 0),), grounds[i % 3])
+        lines.append(dict(id='-'.join((best[1], best[0], best[2], best[3], scene.background)), text=caption(scene),
+                          tags=dict(category='shapes', complexity='one object', motion=best[3], language='en', held_out=best in held_out()),
+                          expect=expectation(scene)))
+    return lines
