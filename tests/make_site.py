@@ -1,7 +1,9 @@
-"""The pages. `python tests/make_site.py _docs` stages the notebooks with nbdev and renders the site; `--front` writes README.md and the sidebar.
+"""The pages. `python tests/make_site.py _docs` stages the notebooks with nbdev and renders the site; `--front` writes README.md and the
+sidebar; `--stage` only stages, for Quarto (`quarto render _proc`).
 
 The site is rendered from a scratch copy. The published one is made by Quarto from the same `_quarto.yml`; this is the check that needs nothing else."""
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,17 +20,34 @@ def pages(nbs: Path = root/'nbs') -> list[Path]:
     return [p for p in found if not any(part.startswith(('.', '_')) for part in p.parts)]
 
 
+def stage() -> None:
+    """What nbdev does before a site is rendered: `nbs/` with signatures, links and directives applied, as `_proc/`, in the current folder.
+
+    nbdev runs exported cells, for their signatures, and every cell that has an import anywhere. A test that imports something would then run
+    without the cells before it, so of the others only cells that are nothing but imports are run."""
+    import ast
+    from nbdev import processors
+    from nbdev.serve import proc_nbs
+    run_before = processors._do_eval
+    def run_now(cell):
+        if not run_before(cell): return False
+        trees = cell.parsed_()
+        return bool(cell.directives_.keys() & {'export', 'exports', 'exporti', 'exec_doc'} or processors._show_docs(trees)
+                    or all(isinstance(tree, (ast.Import, ast.ImportFrom)) for tree in trees))
+    processors._do_eval = run_now
+    proc_nbs(n_workers=0)  # in this process, where that rule is
+
+
 def render(out: Path) -> Path:
     "Every notebook as a page under `out`. Import cells and signatures are run on the way."
     with tempfile.TemporaryDirectory() as scratch:
-        skip = shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', 'data')
+        skip = shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', '*.safetensors')
         for name in ('nbs', 'vdb'): shutil.copytree(root/name, f'{scratch}/{name}', ignore=skip, symlinks=True)
         for name in ('settings.ini', '_quarto.yml', 'README.md'): shutil.copy(root/name, scratch)
         tools = Path(sys.executable).parent
-        stage = 'from nbdev.serve import proc_nbs\nif __name__ == "__main__": proc_nbs(n_workers=0)\n'
-        Path(scratch, 'stage.py').write_text(stage)
-        for command in ([sys.executable, 'stage.py'], [tools/'smalldocs', 'render', '_proc']):
-            done = subprocess.run(command, cwd=scratch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        env = dict(os.environ, PYTHONPATH=scratch, PYTHONWARNINGS='ignore')
+        for command in ([sys.executable, Path(__file__).resolve(), '--stage'], [tools/'smalldocs', 'render', '_proc']):
+            done = subprocess.run(command, cwd=scratch, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             if done.returncode: sys.exit(f'{command[-2:]} failed:\n{done.stdout[:3000]}\n...\n{done.stdout[-3000:]}')
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(f'{scratch}/_proc/_docs', out)
@@ -70,7 +89,8 @@ def quarto() -> str:
 
 
 if __name__ == '__main__':
-    if sys.argv[1] == '--front':
+    if sys.argv[1] == '--stage': stage()
+    elif sys.argv[1] == '--front':
         (root/'README.md').write_text(readme(), encoding='utf-8')
         (root/'_quarto.yml').write_text(quarto(), encoding='utf-8')
     else: print(render(Path(sys.argv[1]).resolve())/'index.html')
