@@ -1,6 +1,7 @@
 "What keeps the repository whole: notebooks and library agree, floors hold, imports stay cheap, pages are complete."
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -28,7 +29,8 @@ def exports(notebook): return [c for c in cells(notebook) if c['cell_type'] == '
 # Notebooks and library
 
 def test_library_is_what_the_notebooks_export_and_they_are_clean():
-    done = subprocess.run(['bash', root/'tests'/'check_sync.sh'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    env = dict(os.environ, PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}')
+    done = subprocess.run(['bash', root/'tests'/'check_sync.sh'], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout[-4000:]
 
 
