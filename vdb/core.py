@@ -255,6 +255,7 @@ class Protocol:
     codec: str  # How videos are stored: the stored video is the one that is scored
     threads: int  # CPU threads: they change the order of sums, and so bits
     profile: dict = field(default_factory=dict)  # Performance profile as applied
+    images: dict = field(default_factory=dict)  # Conditioning image, as the prompt names it -> the hash of its file
     version: int = 1  # Of this record and of the folder's layout
 
     def __post_init__(self):
@@ -282,7 +283,7 @@ class Protocol:
     def generation_id(self, prompt: Prompt, seed: int) -> str:
         "The hash of all that can change a pixel of this cell."
         return digest(dict(model=self.model, profile=self.profile, threads=self.threads, codec=self.codec, settings=asdict(self.settings),
-                           prompt=[prompt.id, prompt.text, prompt.image], seed=int(seed)))
+                           prompt=[prompt.id, prompt.text, self.images.get(prompt.image)], seed=int(seed)))
 
     def plan(self) -> list[Generation]:
         "Every cell, prompts first, fixed before anything runs."
