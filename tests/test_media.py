@@ -291,13 +291,14 @@ def test_damaged_bytes_are_an_error_or_a_clip(data):
 
 def test_rot_in_the_middle_is_an_error():
     "As long as it was, but some bytes are not what they were: the decoder would paint over it."
-    data, errors = file_of(av_frames(noise(24, 64, 64)), options={'g': '8'}), 0
-    for seed in range(8):
-        rng, broken = np.random.default_rng(seed), bytearray(data)
-        for at in rng.integers(len(data)//4, len(data)*3//4, 40): broken[at] ^= 0x55
-        try: assert len(from_bytes(bytes(broken))) == 24
-        except MediaError as e: errors += 'damaged' in str(e)
-    assert errors == 8
+    for codec, form, options in (('libx264', 'mp4', {'g': '8'}), ('libvpx-vp9', 'webm', {'g': '8'})):
+        data, errors = file_of(av_frames(noise(24, 64, 64)), codec, 'yuv420p', form, options), 0
+        for seed in range(8):
+            rng, broken = np.random.default_rng(seed), bytearray(data)
+            for at in rng.integers(len(data)//4, len(data)*3//4, 40): broken[at] ^= 0x55
+            try: assert len(from_bytes(bytes(broken))) == 24 or form == 'webm'  # Matroska's demuxer skips what it cannot parse and does not tell
+            except MediaError as e: errors += 'damaged' in str(e)
+        assert errors >= {'libx264': 8, 'libvpx-vp9': 1}[codec], (codec, errors)
 
 
 @quick
@@ -434,20 +435,27 @@ def test_a_browser_plays_it_in_the_right_colours():
     first_frame = """async () => {
         const v = document.querySelector('video'), c = document.createElement('canvas')
         v.pause(); await new Promise(done => { v.onseeked = done; v.currentTime = 0 })
-        c.width = v.videoWidth; c.height = v.videoHeight; c.getContext('2d').drawImage(v, 0, 0)
-        return [c.width, c.height, v.duration, Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)] }"""
+        c.width = v.videoWidth; c.height = v.videoHeight
+        let pixels
+        do {  // a slow machine may not have painted the frame yet: the canvas is then transparent
+            await new Promise(done => setTimeout(done, 50))
+            c.getContext('2d').drawImage(v, 0, 0); pixels = c.getContext('2d').getImageData(0, 0, c.width, c.height).data
+        } while (pixels[3] < 255)
+        return [c.width, c.height, v.duration, Array.from(pixels)] }"""
     with playwright() as p:
         chrome = p.chromium.launch(executable_path=chromium, args=['--no-sandbox'])
         for clip in clips:
             page = chrome.new_page()
+            page.set_default_timeout(120_000)
             page.set_content(media.video_html(clip))
-            page.wait_for_function("document.querySelector('video').readyState >= 2", timeout=120_000)
+            page.wait_for_function("document.querySelector('video').readyState >= 2")
             width, height, duration, pixels = page.evaluate(first_frame)
             expected = media.shrunk(clip).frames[0]
             step = width//expected.shape[1]
             seen = np.array(pixels).reshape(height, width, 4)[:expected.shape[0]*step:step, :expected.shape[1]*step:step, :3]
             off = seen - expected
-            assert duration == pytest.approx(clip.duration, abs=.04) and np.abs(off).mean() < 3 and np.abs(off.mean((0, 1))).max() < 1.5
+            assert duration == pytest.approx(clip.duration, abs=.04)
+            assert np.abs(off).mean() < 3 and np.abs(off.mean((0, 1))).max() < 1.5, (width, height, np.abs(off).mean(), off.mean((0, 1)))
         chrome.close()
 
 
