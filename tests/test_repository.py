@@ -185,3 +185,21 @@ def test_links_within_the_repository_lead_somewhere(file):
     text = (root/file).read_text(encoding='utf-8')
     for target in re.findall(r'\]\(([^)#:]+)(?:#[^)]*)?\)', text): assert (root/target).exists(), target
     for target in re.findall(r'`make (\w+)', text): assert re.search(rf'^{target}\b.*:|^nightly gpu:', (root/'Makefile').read_text(), re.M), target
+
+
+@each('line', [x.split('#')[0].strip() for x in make_site.readme().split('\n') if x.startswith('vdb ')])
+def test_commands_of_the_front_page_are_parsed(line):
+    import shlex
+    import typer
+    from vdb.cli import app
+    _, name, *arguments = shlex.split(line)
+    command = typer.main.get_command(app).commands[name]
+    command.make_context(name, arguments)  # raises for an unknown option or a missing argument
+
+
+def test_python_of_the_front_page_names_what_exists():
+    import vdb
+    block = re.search(r'```python\n(.*?)```', make_site.readme(), re.S)[1]
+    names = re.findall(r'\bvdb\.(\w+)\(', block)
+    assert names and all(callable(getattr(vdb, name)) for name in names)
+    ast.parse(block)
