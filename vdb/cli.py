@@ -8,6 +8,7 @@ __all__ = ['app', 'state', 'AsJson', 'Quiet', 'RunPath', 'options', 'say', 'main
 
 # %% ../nbs/95_cli.ipynb #imports
 import json
+import math
 import sys
 import warnings
 from dataclasses import asdict
@@ -41,7 +42,13 @@ def options(
 
 def say(as_json: bool, text: str, value: dict) -> None:
     "The answer, for a person or for a program."
-    print(json.dumps(value, ensure_ascii=False, default=str) if as_json else text)
+    print(json.dumps(_plain(value), ensure_ascii=False, default=str, allow_nan=False) if as_json else text)
+
+def _plain(value):
+    "Without NaN and infinity, which JSON does not have: they become null."
+    if isinstance(value, dict): return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)): return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 # %% ../nbs/95_cli.ipynb #main
 def main() -> None:
