@@ -98,7 +98,9 @@ class RunFolder:
         from vdb.media import read_video
         if os.path.isabs(name): return read_video(name)
         if self.is_local: return read_video(self.at(name))
-        return read_video(io.BytesIO(self.fs.cat_file(self.at(name))))
+        content = io.BytesIO(self.fs.cat_file(self.at(name)))
+        content.name = name  # what a message calls it
+        return read_video(content)
 
     def write_json(self, name: str, value) -> None:
         "One JSON file of the folder, atomically."
