@@ -119,10 +119,9 @@ def score(
     use_threads(protocol.threads)
     folder = RunFolder(out or f'runs/{protocol.model["name"]}-{protocol.fingerprint[:8]}')
     folder.create(protocol)
-    record_environment(folder, None, protocol.threads, dict(videos=str(videos), suite=str(suite) if suite else None))
     files, prompts = {(shown[c.prompt].id, c.seed): c.path for c in clips}, {p.id: p for p in protocol.prompts}
-    todo = unfinished(folder, protocol)
-    sizes = Counter()
+    todo, sizes = unfinished(folder, protocol), Counter()
+    if todo: record_environment(folder, None, protocol.threads, dict(videos=str(videos), suite=str(suite) if suite else None))
     for cell in tqdm(todo, disable=not progress, desc=protocol.model['name'], unit=t('clip'), dynamic_ncols=True):
         sizes[_score_cell(folder, protocol, chosen, cell, prompts[cell.prompt], files.get((cell.prompt, cell.seed)))] += 1
     folder.compact(protocol)
