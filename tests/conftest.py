@@ -1,0 +1,24 @@
+"Fixtures that more than one file of tests uses."
+import pytest
+
+
+@pytest.fixture(scope='session')
+def warm(tmp_path_factory):
+    "Starts real `vdb` processes quickly."
+    from warm import Warm
+    made = Warm(tmp_path_factory.mktemp('warm'))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope='session')
+def pipeline(warm, tmp_path_factory):
+    "`pipeline('ltx')` is the folder of a tiny pipeline with random weights, saved once a session."
+    home, saved = tmp_path_factory.mktemp('pipelines'), {}
+    def folder(kind: str):
+        if kind not in saved:
+            done = warm.python(f'import pipelines; pipelines.save({kind!r}, {str(home/kind)!r})')
+            assert done.status == 0, done.err
+            saved[kind] = home/kind
+        return saved[kind]
+    return folder
