@@ -163,13 +163,22 @@ def report(path: RunPath, open_it: Annotated[bool, typer.Option('--open', help=t
     say(as_json, t('Report: {path}', path=written), dict(report=written))
 
 # %% ../nbs/95_cli.ipynb #show
+def _stage_line(c) -> str:
+    "A row of `cost_table` in words."
+    from vdb.i18n import format_duration
+    from vdb.render import stage_name
+    if not c.clips: return t('{stage}: {seconds} (first clip)', stage=stage_name(c.stage), seconds=format_duration(c.cold_s))
+    return t('{stage}: {median} (median of {n}, from {least} to {most})', stage=stage_name(c.stage), n=c.clips, median=format_duration(c.median_s),
+             least=format_duration(c.min_s), most=format_duration(c.max_s))
+
 @app.command(help=t('What a run holds: its cells, its estimates, its cost.'), epilog=t('Example: vdb show runs/a'))
 def show(path: RunPath, as_json: AsJson = False):
     from vdb.bench import open_run
-    from vdb.render import cost_table, estimate_table
+    from vdb.render import cost_table, estimate_table, estimates_of, metric_name
     run = open_run(path)
     estimates, cost = estimate_table(run), cost_table(run)
-    text = '\n\n'.join([repr(run), estimates.to_string(index=False), cost.to_string(index=False)])
+    found = [f'{metric_name(e.metric, e.variant)}: {e}' + (f' {e.unit}' if e.unit != '1' and e.n_cells else '') for e in estimates_of(run)]
+    text = '\n\n'.join('\n'.join(part) for part in ([repr(run)], found, [_stage_line(c) for c in cost.itertuples()]) if part)
     say(as_json, text, dict(path=run.path, fingerprint=run.fingerprint, model=run.model, **run.counts, estimates=estimates.to_dict('records'), cost=cost.to_dict('records')))
 
 # %% ../nbs/95_cli.ipynb #verify
