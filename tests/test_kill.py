@@ -14,6 +14,7 @@ import pytest
 kills_wanted = int(os.environ.get('VDB_KILLS', 20))
 prompts = ['a red circle', 'a blue square moves left', 'a "green" circle / 😀', 'slowly right on black']
 seeds = 3
+pytestmark = pytest.mark.timeout(max(1200, 60*kills_wanted))  # for a machine that is busy with other things
 
 logging_setup = """
 import os
