@@ -1,5 +1,9 @@
 "Fixtures that more than one file of tests uses."
+import signal
+
 import pytest
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner in the background ignores Ctrl-C, and children would inherit that
 
 
 @pytest.fixture(scope='session')
