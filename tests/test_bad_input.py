@@ -271,8 +271,26 @@ vdb.results.open = lambda path, mode='r': Full(builtins.open(path, mode))
     assert tables(out) == tables(run_folder)
 
 
+def test_only_clips_do_not_fit(warm, pipeline, home, tmp_path):
+    "Rows still fit, and none may say that a generation failed."
+    fault = """
+import builtins, errno, vdb.results
+def full(path, mode='r'):
+    if '/videos/' in path: raise OSError(errno.ENOSPC, 'no more')
+    return builtins.open(path, mode)
+vdb.results.open = full
+"""
+    told(warm('run', pipeline('ltx'), '--suite', home/'ok.txt', '--seeds', 2, '--out', tmp_path/'run', *small, setup=fault), 1, 'is full')
+    assert opened(tmp_path/'run').counts == dict(ok=0, failed=0, skipped=0, planned=4)
+
+
 def test_file_size_limit(warm, pipeline, home, tmp_path):
-    limit = 'import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))'
+    limit = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+measured = sys.modules.get('coverage') and sys.modules['coverage'].Coverage.current()
+if measured: measured.save = lambda: None  # its own file would be too large as well
+"""
     told(warm('run', pipeline('ltx'), '--suite', home/'ok.txt', '--seeds', 2, '--out', tmp_path/'run', *small, setup=limit), 1, 'cannot be written')
 
 
