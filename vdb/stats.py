@@ -515,37 +515,35 @@ def _check_margin(label: dict):
         raise InputError("the direction of {metric} is {direction}: expected 'higher', 'lower' or 'none'", metric=label.get('metric', ''), direction=repr(direction))
     if margin is not None and not margin > 0: raise InputError('the margin of {metric} is {margin}: expected a number above 0', metric=label.get('metric', ''), margin=margin)
 
-# %% ../nbs/40_stats.ipynb #difference_limits
-def _difference_limits(a, b, d: np.ndarray, shares: np.ndarray, pairing: str, tails: np.ndarray, resamples: int, seed: int):
-    "Limits (k, metrics) of the difference and the method of each metric; `d` is that of the prompt means."
-    n = np.isfinite(d).sum(0)
-    lo, hi, method = _mean_limits(np.where(shares, np.nan, d), tails, resamples, seed)
-    ones = np.flatnonzero(shares & (n > 0))
-    if len(ones): lo[:, ones], hi[:, ones] = _pair_share_limits((b - a)[..., ones], tails) if pairing == 'cell' else _unpaired_share_limits(a[..., ones], b[..., ones], tails)
-    method[ones] = 'mcnemar' if pairing == 'cell' else 'newcombe'
-    equal = ~shares & (n > 1) & (method == 'none')
-    lo[:, equal], hi[:, equal], method[equal] = *[np.nanmin(d[:, equal], 0)]*2, 'identical'
-    return lo, hi, method
-
 # %% ../nbs/40_stats.ipynb #compare_cells
 def _compare(a, b, labels, pairing, confidence, plans, resamples, seed) -> list[Comparison]:
     tails = np.array([(1 - confidence)/2, 1 - confidence])
     shares = _is_share(np.concatenate([a, b], 1), [label.get('unit', '') for label in labels])
-    if pairing == 'cell': a, b = np.where(np.isnan(b), np.nan, a), np.where(np.isnan(a), np.nan, b)
+    if pairing == 'cell':
+        cells = b - a
+        a, b = np.where(np.isnan(cells), np.nan, a), np.where(np.isnan(cells), np.nan, b)
     left, right = _parts(a), _parts(b)
     d = right.means - left.means
-    pair, n = np.isfinite(d), np.isfinite(d).sum(0)
-    with np.errstate(invalid='ignore', divide='ignore'):
-        means = [np.where(pair, x, 0).sum(0)/n for x in (left.means, right.means, d)]
-        sd = np.sqrt(np.where(pair, (d - means[2])**2, 0).sum(0)/(n - 1))
-    lo, hi, method = _difference_limits(a, b, d, shares, pairing, tails, resamples, seed)
+    pair = np.isfinite(d)
+    n = pair.sum(0)
+    lo, hi, method = _mean_limits(np.where(shares, np.nan, d), tails, resamples, seed)
+    ones = np.flatnonzero(shares & (n > 0))
+    if len(ones): lo[:, ones], hi[:, ones] = _pair_share_limits(cells[..., ones], tails) if pairing == 'cell' else _unpaired_share_limits(a[..., ones], b[..., ones], tails)
+    method[ones] = 'mcnemar' if pairing == 'cell' else 'newcombe'
+    equal = ~shares & (n > 1) & (method == 'none')
+    lo[:, equal], hi[:, equal], method[equal] = *[np.nanmin(d[:, equal], 0)]*2, 'identical'
     p = sign_flip_p(d, resamples, seed)
     if pairing == 'prompt':
         se, df = _crossed(a, b, left, right)
-        both, half = np.isfinite(se), stdtrit(np.maximum(df, 1), 1 - tails[:, None])*se
+        both, mean = np.isfinite(se), np.nansum(d, 0)/np.maximum(n, 1)
         p = np.where(np.isfinite(p), np.maximum(p, _crossed_p(d, se, df)), np.nan)
-        lo, hi, method[both] = np.where(both, np.fmin(lo, means[2] - half), lo), np.where(both, np.fmax(hi, means[2] + half), hi), 'crossed'
-    adjusted, counts = holm(p), _pair_counts(pairing, plans, left, right)
+        half = stdtrit(np.maximum(df, 1), 1 - tails[:, None])*se
+        lo, hi, method[both] = np.where(both, np.fmin(lo, mean - half), lo), np.where(both, np.fmax(hi, mean + half), hi), 'crossed'
+    adjusted = holm(p)
+    counts = _pair_counts(pairing, plans, left, right)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        means = [np.where(pair, x, 0).sum(0)/n for x in (left.means, right.means, d)]
+        sd = np.sqrt(np.where(pair, (d - means[2])**2, 0).sum(0)/(n - 1))
     def record(i, label):
         sign = {'higher': 1, 'lower': -1}.get(label.get('direction'), 0)
         bound = lo[1, i] if sign > 0 else hi[1, i] if sign < 0 else max(lo[1, i], hi[1, i], key=abs)
