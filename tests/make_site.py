@@ -26,6 +26,8 @@ def stage() -> None:
     nbdev runs exported cells, for their signatures, and every cell that has an import anywhere. A test that imports something would then run
     without the cells before it, so of the others only cells that are nothing but imports are run."""
     import ast
+    import builtins
+    import pandas
     from nbdev import processors
     from nbdev.serve import proc_nbs
     run_before = processors._do_eval
@@ -35,6 +37,7 @@ def stage() -> None:
         return bool(cell.directives_.keys() & {'export', 'exports', 'exporti', 'exec_doc'} or processors._show_docs(trees)
                     or all(isinstance(tree, (ast.Import, ast.ImportFrom)) for tree in trees))
     processors._do_eval = run_now
+    builtins.pandas = pandas  # a quoted annotation may name a library that its module imports only inside a function
     proc_nbs(n_workers=0)  # in this process, where that rule is
 
 
