@@ -36,7 +36,7 @@ class RunComparison:
     a: Run
     b: Run
     rows: list[Comparison]
-    margins: dict
+    margins: dict  # Those given for this comparison; empty: the baseline's own were used
     notes: list[str]
 
     @property
@@ -75,4 +75,4 @@ def compare(
     if unknown: raise InputError('there is a margin for {name}, which is not among the metrics {names}', name=unknown[0], names=', '.join(sorted(both)))
     used = {**a.protocol.margins, **(margins or {})}
     x, y = (r.scores[r.scores['metric'].isin(both)] for r in (a, b))
-    return RunComparison(a, b, compare_scores(x, y, used), used, notes)
+    return RunComparison(a, b, compare_scores(x, y, used), margins or {}, notes)
