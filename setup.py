@@ -26,7 +26,7 @@ setup(
     install_requires=cfg['requirements'].split(),
     extras_require={extra: cfg[f'{extra}_requirements'].split() for extra in extras},
     entry_points={
-        'console_scripts': ['vdb = vdb.cli:main'],
+        'console_scripts': ['vdb = vdb:command'],
         'nbdev': [f"{cfg['lib_name']} = {cfg['lib_path']}._modidx:d"],
     },
     zip_safe=False,

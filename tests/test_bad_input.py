@@ -95,6 +95,15 @@ bad_calls = [
     (['owner/no-such-model', '--suite', 'ok.txt'], 2, ['owner/no-such-model could not be fetched']),
     ([M, '--suite', 'ok.txt', '--dtype', 'float64'], 2, ['float64', 'float32, float16 or bfloat16']),
     ([M, '--suite', 'ok.txt', '--scheduler', 'EulerDiscreteSchedulr'], 2, ['EulerDiscreteScheduler']),
+    ([M, '--suite', 'ok.txt', '--scheduler', 'utils'], 2, ['no scheduler utils']),
+    ([M, '--suite', 'ok.txt', '--device', 'tpu9'], 2, ['the device tpu9 is not known', 'cpu, cuda']),
+    ([M, '--suite', 'ok.txt', '--threads', 100000], 2, ['100000 threads', '1 to 1024']),
+    ([M, '--suite', 'ok.txt', '--margin', 'sharpness=nan'], 2, ['metric=number']),
+    ([M, '--suite', 'ok.txt', '--margin', 'sharpness=inf'], 2, ['metric=number']),
+    ([M, '--suite', 'ok.txt', '--frames', '2'], 2, ['frames is 2', 'the nearest are 1 and']),
+    ([M, '--suite', 'ok.txt', '--height', '50', '--width', '64'], 2, ['height is 50', 'such as']),
+    ([M, '--suite', 'ok.txt', *small, '--retry', 'all', '--out', 'good-no'], 2, ['expected failed or damaged']),
+    ([M, '--suite', 'ok.txt', *small, '--out', 's4://bucket/run'], 2, ['s4://bucket/run cannot be opened']),
     ([M, '--suite', 'ok.txt', *small, '--out', 'file'], 1, ['file']),
     ([M, '--suite', 'ok.txt', *small, '--out', 'file/run'], 1, ['file']),
 ]
@@ -162,11 +171,11 @@ def test_older_version(warm, pipeline, run_folder, tmp_path):
     folder = spoilt(run_folder, tmp_path, 'protocol.json', json.dumps(d | dict(version=0)))
     before = snapshot(folder)
     for argv in (['show', folder], ['run', pipeline('ltx'), '--suite', run_folder.parent/'ok.txt', '--seeds', 2, '--out', folder, *small]):
-        told(warm(*argv), 1, 'version 0 of the layout', 'reads version 1')
+        told(warm(*argv), 1, 'version 0 of the layout', 'reads version 2')
     assert snapshot(folder) == before
 
 
-@pytest.mark.parametrize('text', ['{"version": 1', '{"version": 1}', '[]', '"x"', '{"version": 1, "prompts": 3}', '\x00\xff'])
+@pytest.mark.parametrize('text', ['{"version": 2', '{"version": 2}', '[]', '"x"', '{"version": 2, "prompts": 3}', '\x00\xff'])
 def test_damaged_protocol(warm, run_folder, tmp_path, text):
     told(warm('show', spoilt(run_folder, tmp_path, 'protocol.json', text)), 1, str(tmp_path))
 
@@ -185,17 +194,44 @@ def test_damaged_part_and_manifest(warm, run_folder, tmp_path):
     folder = spoilt(run_folder, tmp_path, f'scores/{part}', 'PAR1 and no more')
     told(warm('show', folder), 1, part, 'is damaged')
     (folder/'scores'/part).unlink()
-    told(warm('show', folder), 1, part, 'lacks')
-    manifest = next((folder/'manifests').iterdir())
-    manifest.write_text('{')
-    told(warm('show', folder), 1, manifest.name, 'cannot be read')
+    told(warm('show', folder), 1, part, 'is missing', '--retry damaged')
+    for text in ('{', '', '{}', '[]', '{"parts": {}, "replaces": []}'):
+        manifest = next((folder/'manifests').iterdir())
+        manifest.write_text(text)
+        told(warm('show', folder), 1, manifest.name, 'is damaged', '--retry damaged')
+
+
+def test_the_command_that_an_error_names_mends_the_run(warm, run_folder, tmp_path, home):
+    "A clip, a table and a manifest: each is told in one line with a command, and that command brings back the same run."
+    import shlex
+    folder = tmp_path/'run'
+    shutil.copytree(run_folder, folder)
+    expected = tables(folder), clips(folder)
+    def spoil_clip(): next((folder/'videos').iterdir()).unlink()
+    def spoil_table(): next((folder/'scores').iterdir()).write_bytes(b'PAR1')
+    def spoil_manifest(): next((folder/'manifests').iterdir()).write_text('{}')
+    for spoil in (spoil_clip, spoil_table, spoil_manifest):
+        spoil()
+        line = warm('show', folder, cwd=home).err
+        assert len(line.splitlines()) == 1 and 'damaged' in line, line
+        command = shlex.split(line.strip().rpartition('This makes it again: vdb ')[2])
+        done = warm(*command, '--no-report', '--quiet', cwd=home)
+        assert done.status == 0, done.err
+        assert (tables(folder), clips(folder)) == expected
+        assert not warm('show', folder, cwd=home).err
+
+
+def clips(folder): return {p.name: p.read_bytes() for p in (folder/'videos').iterdir()}
 
 
 def test_missing_clip(warm, run_folder, tmp_path):
     folder = tmp_path/'run'
     shutil.copytree(run_folder, folder)
     for clip in (folder/'videos').iterdir(): clip.unlink()
-    told(warm('verify', folder), 2, '.mp4')
+    told(warm('verify', folder), 1, '.mp4', '--retry damaged')
+    shown = warm('show', folder)
+    assert '4 of 4 stored clips are damaged' in shown.err and len(shown.err.splitlines()) == 1
+    assert len(json.loads(warm('show', folder, '--json').out)['damaged']) == 4
 
 
 def snapshot(folder: Path) -> dict: return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
@@ -256,6 +292,7 @@ class Full:
     def __init__(self, file): self.file = file
     def __enter__(self): return self
     def __exit__(self, *_): self.file.close()
+    def __getattr__(self, name): return getattr(self.file, name)
     def write(self, content):
         left[0] -= 1
         if left[0] >= 0: return self.file.write(content)
@@ -406,7 +443,7 @@ def test_bad_clips_are_rows(warm, footage, tmp_path):
     found = {next(p.text for p in run.protocol.prompts if p.id == k): (g.status, g.reason) for k, g in by.items()}
     assert {k: v[0] for k, v in found.items()} == {'a red circle': 'ok', 'another size': 'ok', 'truncated': 'failed', 'text': 'failed', 'empty': 'failed', 'frameless': 'failed'}
     for name, part in (('truncated', 'is cut off'), ('text', 'is text'), ('empty', 'is empty'), ('frameless', 'has no frames')): assert name in found[name][1], found[name]
-    assert 'is text that begins with' in found['text'][1] and 'is empty' in found['empty'][1]
+    assert 'is text' in found['text'][1] and 'this is a note' not in found['text'][1] and 'is empty' in found['empty'][1]
     assert len(run.generations) == 18 and run.counts['planned'] == 0, 'six prompts by three numbers'
     before = snapshot(out)
     again = warm(*call)
@@ -437,3 +474,63 @@ def test_nothing_could_be_read(warm, tmp_path):
     (tmp_path/'note-0.mp4').write_text('no video')
     done = warm('score', '.', '--out', 'run', '--no-report', '--quiet', cwd=tmp_path)
     assert done.status == 1 and '0 ok, 1 failed' in done.out
+    lines = done.err.splitlines()
+    assert len(lines) == 1 and 'no clip came of it' in lines[0] and '(1 of 1 cells)' in lines[0]
+
+
+# Where the answer goes, and Ctrl-C at odd moments
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='/dev/full is a device of Linux')
+@pytest.mark.parametrize('argv', [['show', 'good'], ['show', 'good', '--json'], ['--help'], ['show', 'nowhere', '--json']])
+def test_standard_output_is_full(run_folder, home, argv):
+    script = Path(sys.executable).parent/'vdb'
+    with open('/dev/full', 'w') as full: done = subprocess.run([script, *argv], cwd=home, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert done.returncode == 1 and done.stderr == 'vdb: the answer could not be written: No space left on device\n', done.stderr
+
+
+def test_nobody_reads_the_answer(run_folder, home):
+    script = Path(sys.executable).parent/'vdb'
+    done = subprocess.run(f'{script} show good | true; exit ${{PIPESTATUS[0]}}', cwd=home, shell=True, executable='/bin/bash', capture_output=True, text=True, timeout=300)
+    assert not done.stderr, done.stderr
+
+
+def test_ctrl_c_while_modules_are_read(home, tmp_path):
+    (tmp_path/'sitecustomize.py').write_text('''
+import os, signal, sys
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == 'typer': os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupts())
+''')
+    done = subprocess.run([Path(sys.executable).parent/'vdb', 'show', 'good'], cwd=home, env={**os.environ, 'PYTHONPATH': str(tmp_path)}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 130 and done.stderr == 'vdb: stopped before anything was done\n' and not done.stdout, done.stderr
+
+
+def test_ctrl_c_while_the_report_is_written(warm, run_folder, tmp_path):
+    "The report of before stays, and no kernel is left behind."
+    folder, log = tmp_path/'run', tmp_path/'log'
+    shutil.copytree(run_folder, folder)
+    assert warm('report', folder).status == 0
+    before = snapshot(folder)
+    tell = f'''
+from papermill.engines import NotebookExecutionManager
+plain = NotebookExecutionManager.cell_start
+def begun(self, *rest, **more):
+    open({str(log)!r}, 'w').close()
+    return plain(self, *rest, **more)
+NotebookExecutionManager.cell_start = begun
+'''
+    running = warm.start('report', folder, setup=tell)
+    while not log.exists() and not running.ended(): time.sleep(.01)
+    running.signal(signal.SIGINT)
+    told(running.wait(), 130, 'stopped; what is done is kept')
+    assert snapshot(folder) == before
+
+
+def test_a_measurement_is_not_lost_for_want_of_a_folder(warm, home, tmp_path):
+    (tmp_path/'one-bench.json').write_text('[1, 2]')
+    told(warm('bench', '--against', tmp_path, '--quiet'), 2, 'one-bench.json is not a result: it holds list')
+    for text in ('{"date": 1, "kind": "a", "workload": "b", "figures": {}}', '{"date": "1", "kind": "a", "workload": "b", "figures": {"x": 3}}', '{"figures": {}}', '{'):
+        (tmp_path/'one-bench.json').write_text(text)
+        told(warm('bench', '--against', tmp_path, '--quiet'), 2, 'one-bench.json is not')
+    told(warm('bench', '--save', home/'file'/'x', '--quiet'), 1, str(home/'file'))

@@ -79,6 +79,61 @@ def test_weights_that_make_no_picture(warm, pipeline, tmp_path, what, reason):
     assert opened(out).generations['reason'].str.startswith(reason).all()
 
 
+@pytest.mark.parametrize('part', ['transformer', 'text_encoder'])
+def test_weights_that_are_not_numbers(warm, pipeline, tmp_path, part):
+    from safetensors.numpy import load_file, save_file
+    model, out, suite = tmp_path/'model', tmp_path/'run', tmp_path/'s.txt'
+    shutil.copytree(pipeline('ltx'), model)
+    suite.write_text('a red circle\na blue square')
+    file = next((model/part).glob('*.safetensors'))
+    save_file({k: np.full_like(v, np.nan) for k, v in load_file(file).items()}, file, metadata={'format': 'pt'})
+    done = warm('run', model, '--suite', suite, '--frames', 9, '--height', 32, '--width', 32, '--steps', 1, '--out', out, *common[:-1])
+    assert done.status == 1 and 'no clip came of it: nan_frames: ' in done.err and '(4 of 4 cells)' in done.err, done.err
+    assert len(done.err.splitlines()) == 1
+    assert opened(out).generations['reason'].str.startswith('nan_frames').all()
+
+
+@pytest.mark.parametrize('part', ['transformer', 'vae', 'text_encoder'])
+def test_a_model_that_lacks_tensors_is_refused(warm, pipeline, tmp_path, part):
+    "Libraries fill them with random numbers, or with none: neither is the model that was asked for."
+    from safetensors.numpy import load_file, save_file
+    model, suite = tmp_path/'model', tmp_path/'s.txt'
+    shutil.copytree(pipeline('ltx'), model)
+    suite.write_text('a red circle')
+    file = next((model/part).glob('*.safetensors'))
+    save_file(dict(list(load_file(file).items())[3:]), file, metadata={'format': 'pt'})
+    done = warm('run', model, '--suite', suite, '--out', tmp_path/'run', *common[:-1])
+    assert done.status == 2 and len(done.err.splitlines()) == 1, done.err
+    assert 'lacks 3 tensors' in done.err and f'{part}.' in done.err
+    assert not (tmp_path/'run').exists()
+
+
+def test_a_clip_that_cannot_be_stored_is_not_the_models_failure(warm, pipeline, tmp_path):
+    suite, out = tmp_path/'s.txt', tmp_path/'run'
+    suite.write_text('a red circle')
+    fault = '''
+import vdb.bench
+def encoded(*_): raise RuntimeError('the encoder gave up')
+vdb.bench.encoded = encoded
+'''
+    call = ['run', pipeline('ltx'), '--suite', suite, '--frames', 9, '--height', 32, '--width', 32, '--steps', 1, '--out', out, *common[:-1]]
+    done = warm(*call, setup=fault)
+    assert done.status == 1 and 'not_stored: the clip could not be stored: RuntimeError: the encoder gave up' in done.err, done.err
+    assert 'the model raised' not in opened(out).generations['reason'].iloc[0]
+    assert warm(*call).status == 1, 'a failure is a result'
+    assert warm(*call, '--retry', 'failed').status == 0
+    assert opened(out).counts['ok'] == 2
+
+
+def test_a_metric_without_a_better_side_shows_clips(warm, pipeline, tmp_path):
+    suite, out = tmp_path/'s.txt', tmp_path/'run'
+    suite.write_text('a red circle')
+    call = ['run', pipeline('ltx'), '--suite', suite, '--frames', 9, '--height', 32, '--width', 32, '--steps', 1, '--out', out]
+    done = warm(*call, '--metric', 'colourfulness', '--seeds', 2, '--threads', 1, '--quiet')
+    assert done.status == 0 and not done.err, done.err
+    assert (out/'report.html').read_text().count('<video') == 2
+
+
 def test_more_memory_than_there_is(warm, pipeline, tmp_path):
     "The process may have 400 MB more than it has, and the clip needs some GB."
     suite, out = tmp_path/'s.txt', tmp_path/'run'

@@ -38,15 +38,15 @@ def counted_rows(folder: Path) -> list[tuple[str, str]]:
     from vdb.results import RunFolder
     run = RunFolder(str(folder))
     if not (folder/'protocol.json').exists(): return []
-    parts = [p for m in run.manifests().values() for p in m['parts'] if p.startswith('generations/')]
-    return [(i, p) for p in parts for i in run._read_part(p).to_pandas()['id']]
+    parts = [(p, h) for m in run.manifests().values() for p, h in m['parts'].items() if p.startswith('generations/')]
+    return [(i, p) for p, hash_ in parts for i in run._read_part(p, hash_).to_pandas()['id']]
 
 
 def contents(folder: Path) -> dict:
     "All that must not depend on how often a run was stopped."
     from vdb.bench import open_run
     run = open_run(str(folder))
-    return dict(generations=run.generations, scores=run.scores, samples=run.samples[['prompt', 'seed', 'stage', 'repeat', 'unit', 'device']],
+    return dict(generations=run.generations, scores=run.scores, samples=run.samples[['prompt', 'seed', 'stage', 'repeat', 'unit', 'device', 'cold']],
                 videos={p.name: p.read_bytes() for p in (folder/'videos').glob('*.mp4')}, protocol=(folder/'protocol.json').read_bytes(),
                 environment=(folder/'environment.json').read_bytes())
 
@@ -179,6 +179,7 @@ def die_at(moment):
         def __init__(self, file): self.file = file
         def __enter__(self): return self
         def __exit__(self, *_): self.file.close()
+        def __getattr__(self, name): return getattr(self.file, name)
         def write(self, content):
             reached(lambda: (self.file.write(content[:len(content)//2]), self.file.flush()))
             self.file.write(content)

@@ -15,4 +15,15 @@ def __getattr__(name):  # Loaded when first used, so that `import vdb` stays fas
         raise AttributeError(f"module 'vdb' has no attribute {name!r}") from None
 
 
+def command() -> None:
+    "The command `vdb`. Ctrl-C while its modules are still being read ends it with the same line as later."
+    try: from vdb.cli import main
+    except KeyboardInterrupt:
+        import sys
+        from vdb.i18n import t
+        print('vdb: ' + t('stopped before anything was done'), file=sys.stderr)
+        sys.exit(130)
+    main()
+
+
 def __dir__(): return sorted(__all__)

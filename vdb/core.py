@@ -53,7 +53,7 @@ class RunError(VdbError):
     "A run's folder that cannot be used as it is."
 
 class GenerationError(VdbError):
-    "One generation failed. `reason` is a word for the table: `out_of_memory`, `nan_frames`, `black_clip` or `exception`."
+    "One generation failed. `reason` is a word for the table: `out_of_memory`, `nan_frames`, `black_clip`, `not_stored` or `exception`."
     def __init__(self, template: str, reason: str = 'exception', **fields):
         super().__init__(template, reason=reason, **fields)
         self.reason = reason
@@ -115,6 +115,7 @@ class Settings:
             if value is not None and not (number and whole and value >= least and (name != 'fps' or value > 0)):
                 raise InputError('{name} is {value}: expected {kind} of at least {least}', name=name, value=repr(value),
                                  kind=t('a number') if name in ('fps', 'guidance') else t('a whole number'), least=least)
+            if value is not None and name in ('fps', 'guidance'): object.__setattr__(self, name, float(value))  # 16 and 16. are one protocol
 
     def filled(
         self,
@@ -198,6 +199,7 @@ class Generation:
     reason: str = ''  # Why it failed or was skipped
     path: str = ''  # The stored video, relative to the run's folder
     sha256: str = ''  # Of the stored video's pixels
+    bytes: int = 0  # Of the stored file
 
 @dataclass(frozen=True)
 class Sample:
@@ -209,7 +211,7 @@ class Sample:
     device: str
     stage: str  # 'text_encoder', 'denoise', 'denoise_step', 'vae_decode', 'generate', 'encode', 'score', 'peak_memory'
     repeat: int  # Which of equal stages in this generation
-    cold: bool  # The first generation of a process
+    cold: bool  # The first generation of the run: a process that continues one warms up unmeasured
     value: float
     unit: str  # 's' or 'bytes'
 
@@ -256,7 +258,7 @@ class Protocol:
     threads: int  # CPU threads: they change the order of sums, and so bits
     profile: dict = field(default_factory=dict)  # Performance profile as applied
     images: dict = field(default_factory=dict)  # Conditioning image, as the prompt names it -> the hash of its file
-    version: int = 1  # Of this record and of the folder's layout
+    version: int = 2  # Of this record and of the folder's layout
 
     def __post_init__(self):
         if not self.prompts: raise InputError('the suite {suite} has no prompts: expected at least one', suite=self.suite)

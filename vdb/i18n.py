@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['catalogues', 'pseudo', 'set_locale', 'current_locale', 'catalogue', 't', 'tn', 'translate', 'format_number',
-           'format_currency', 'format_duration', 'format_bytes', 'format_relative_time']
+           'format_interval', 'format_currency', 'format_duration', 'format_bytes', 'format_relative_time']
 
 # %% ../nbs/02_i18n.ipynb #imports
 import datetime
 import gettext
 import json
+import math
 import os
 import string
 from contextvars import ContextVar
@@ -102,6 +103,20 @@ def format_number(
     rounded = float(f'{value:.{digits}g}')
     decimals = max(0, digits - 1 - int(f'{rounded:e}'.split('e')[1])) if rounded else digits - 1
     return format_decimal(rounded, format='#,##0' + ('.' + '0'*min(decimals, 8) if decimals else ''), locale=_babel_locale())
+
+def format_interval(
+    mean: float,
+    lo: float,  # NaN: no interval
+    hi: float,
+) -> str:  # `0.931 [0.901, 0.951]`
+    "A mean and its interval, all three to the digits that the interval's width deserves."
+    from babel.numbers import format_decimal
+    if mean != mean: return '–'
+    if lo != lo or hi != hi: return format_number(mean)
+    decimals = min(8, max(0, 1 - math.floor(math.log10(max(hi - lo, abs(mean)*1e-4, 1e-12)))))
+    pattern = '#,##0' + ('.' + '0'*decimals if decimals else '')
+    m, low, high = (format_decimal(round(v, decimals) + 0., format=pattern, locale=_babel_locale()) for v in (mean, lo, hi))
+    return t('{mean} [{lo}, {hi}]', mean=m, lo=low, hi=high)
 
 def format_currency(
     value: float,  # An amount

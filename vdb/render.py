@@ -4,28 +4,28 @@
 
 # %% auto #0
 __all__ = ['stage_order', 'clip_limit', 'byte_limit', 'colours', 'style', 'policy', 'Html', 'heading', 'paragraph', 'table',
-           'figure', 'metric_name', 'direction_sign', 'interval_text', 'estimates_of', 'estimate_table',
-           'estimates_section', 'seconds_by_clip', 'cost_table', 'cost_section', 'stage_name', 'memory_text',
-           'main_metric', 'verdict_sentences', 'device_text', 'verdict_section', 'ranked_cells', 'clip_figure',
-           'clip_row', 'clips_section', 'failures_section', 'status_name', 'methods_text', 'reproduce_command',
-           'methods_section', 'comparison_sentences', 'comparison_verdict_section', 'comparison_table_section',
-           'p_text', 'forest_plot', 'forest_section', 'comparison_clips_section', 'comparison_methods_section', 'page',
-           'outputs_html', 'paper', 'execute_paper', 'report', 'comparison_report']
+           'figure', 'metric_name', 'direction_sign', 'estimates_of', 'estimate_table', 'estimates_section',
+           'seconds_by_clip', 'cost_table', 'cost_section', 'stage_name', 'memory_text', 'main_metric',
+           'verdict_sentences', 'is_external', 'device_text', 'verdict_section', 'ranked_cells', 'clip_figure',
+           'clip_row', 'clips_section', 'failures_section', 'status_name', 'methods_text', 'methods_section',
+           'comparison_sentences', 'comparison_verdict_section', 'comparison_table_section', 'p_text', 'forest_plot',
+           'forest_section', 'comparison_clips_section', 'comparison_methods_section', 'page', 'outputs_html', 'paper',
+           'execute_paper', 'report', 'comparison_report']
 
 # %% ../nbs/60_render.ipynb #imports
 import base64
 import io
 import json
 import os
-import shlex
 import tempfile
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 
-from .core import RunError, VdbError
-from .i18n import current_locale, format_bytes, format_duration, format_number, t, tn, translate
-from .media import shrunk, video_html
+from .core import InputError, RunError, VdbError, digest
+from .i18n import current_locale, format_bytes, format_duration, format_interval, format_number, t, tn, translate
+from .media import video_html
+from .results import RunFolder, command_of
 from .stats import Comparison, Estimate, estimate_scores
 from .text import escape, one_line
 
@@ -71,15 +71,6 @@ def metric_name(
 
 def direction_sign(direction: str) -> str: return {'higher': '↑', 'lower': '↓'}.get(direction, '')
 
-def interval_text(mean: float, lo: float, hi: float) -> str:
-    "`0.93 [0.90, 0.95]`, all to the digits that the interval's width deserves."
-    import math
-    if math.isnan(mean): return '–'
-    if math.isnan(lo) or math.isnan(hi): return format_number(mean)
-    width = max(hi - lo, abs(mean)*1e-4, 1e-12)
-    decimals = min(8, max(0, 1 - math.floor(math.log10(width))))
-    return t('{mean} [{lo}, {hi}]', **{k: f'{v:.{decimals}f}' for k, v in dict(mean=mean, lo=lo, hi=hi).items()})
-
 # %% ../nbs/60_render.ipynb #estimate_table
 def estimates_of(run) -> list[Estimate]:
     "A run's estimates, in the order of its protocol, for the prompts that they stand for."
@@ -94,7 +85,7 @@ def estimate_table(run):  # DataFrame: metric, variant, mean, lo, hi, unit, dire
 
 def estimates_section(run) -> Html:
     "The table of estimates."
-    rows = [{t('Metric'): metric_name(e.metric, e.variant), t('Better'): direction_sign(e.direction), t('Mean [95 % interval]'): interval_text(e.mean, e.lo, e.hi),
+    rows = [{t('Metric'): metric_name(e.metric, e.variant), t('Better'): direction_sign(e.direction), t('Mean [95 % interval]'): format_interval(e.mean, e.lo, e.hi),
              t('Unit'): '' if e.unit == '1' else e.unit, t('Prompts'): e.n_prompts, t('Clips scored of planned'): f'{e.n_cells} / {e.n_planned}'} for e in estimates_of(run)]
     numeric = (t('Mean [95 % interval]'), t('Prompts'), t('Clips scored of planned'))
     return heading(t('Estimates')) + table(rows, numeric) + _nothing(rows, t('nothing was scored'))
@@ -153,17 +144,23 @@ def verdict_sentences(run) -> list[str]:
     "What a reader should know first."
     c = run.counts
     total = sum(c.values())
-    said = [tn('{ok} of {n} planned clip was made.', '{ok} of {n} planned clips were made.', total, ok=c['ok'])]
+    if is_external(run): said = [tn('{ok} of {n} given clip could be read.', '{ok} of {n} given clips could be read.', total, ok=c['ok'])]
+    else: said = [tn('{ok} of {n} planned clip was made.', '{ok} of {n} planned clips were made.', total, ok=c['ok'])]
     if c['failed'] or c['skipped']: said.append(t('{failed} failed and {skipped} were skipped: see below; they stay in the denominators.', **c))
+    if run.damaged: said.append(t('{damage}.', damage=run.damage_sentence().rstrip('.')))
     if c['planned']: said.append(t('The run is not finished: {planned} are still to do.', **c))
     best = next((e for e in estimates_of(run) if e.metric == main_metric(run)), None)
     if best: said.append(t('{metric}: {interval} (mean over {n} prompts, 95 % interval).', metric=metric_name(best.metric, best.variant),
-                           interval=interval_text(best.mean, best.lo, best.hi), n=best.n_prompts))
+                           interval=format_interval(best.mean, best.lo, best.hi), n=best.n_prompts))
     cost = cost_table(run).set_index('stage')
     if 'generate' in cost.index and cost.loc['generate', 'clips']:
         said.append(t('A clip takes {seconds} (median of {n} clips after the first) on {device}, {threads} CPU threads.', seconds=format_duration(cost.loc['generate', 'median_s']),
                       n=int(cost.loc['generate', 'clips']), device=device_text(run), threads=run.protocol.threads))
     return said
+
+def is_external(run) -> bool:
+    "Whether the clips were made elsewhere."
+    return 'footage' in run.protocol.model
 
 def device_text(run) -> str:
     "What it ran on."
@@ -203,11 +200,19 @@ def clips_section(run, each: int = 4) -> Html:
     "The best and the worst clips."
     metric = main_metric(run)
     cells = ranked_cells(run, metric)
-    if cells.empty: return Html('')
+    if cells.empty: return _first_clips(run, 2*each)
     each, budget = min(each, clip_limit//2, max(1, len(cells)//2)), [byte_limit]
     def figures(rows): return [clip_figure(run, r.prompt, r.seed, f'{metric_name(metric)} {format_number(r.value)}') for r in rows.itertuples()]
     parts = heading(t('Best and worst clips')) + paragraph(t('Ranked by {metric}.', metric=metric_name(metric))) + clip_row(t('Best'), figures(cells.head(each)), budget)
     return parts + clip_row(t('Worst'), figures(cells.tail(each)[::-1]), budget) if len(cells) > 1 else parts
+
+# %% ../nbs/60_render.ipynb #first_clips
+def _first_clips(run, most: int) -> Html:
+    "Clips in the order of the plan, where no metric says which is better."
+    rows = run.generations[run.generations['status'] == 'ok'].head(most)
+    if rows.empty: return Html('')
+    figures = [clip_figure(run, r.prompt, r.seed, t('in the order of the plan')) for r in rows.itertuples()]
+    return heading(t('Clips')) + clip_row(t('The first of the plan'), figures, [byte_limit])
 
 # %% ../nbs/60_render.ipynb #failures
 def failures_section(run) -> Html:
@@ -229,31 +234,25 @@ def methods_text(run) -> str:
     "How the numbers came about."
     p = run.protocol
     settings = ', '.join(f'{k} {v}' for k, v in vars(p.settings).items() if v not in (None, ''))
-    made = t('{n} prompts of the suite {suite}, each with {seeds} seeds, were fixed before anything ran.', n=len(p.prompts), suite=p.suite, seeds=len(p.seeds))
-    how = t('Settings: {settings}.', settings=settings) if settings else t('The clips were made elsewhere.')
-    kept = t('Videos were stored as {codec} and scored as stored.', codec=p.codec)
+    many = tn('{n} prompt', '{n} prompts', len(p.prompts)), tn('{n} seed', '{n} seeds', len(p.seeds))
+    if is_external(run):
+        made, how = t('{clips} were given, of {prompts}.', clips=tn('{n} clip', '{n} clips', len(p.model['footage'])), prompts=many[0]), t('The clips were made elsewhere.')
+        kept = t('They were scored as they are.')
+    else:
+        made = t('The suite {suite}, {prompts} with {seeds} each, was fixed before anything ran.', suite=p.suite, prompts=many[0], seeds=many[1])
+        how, kept = t('Settings: {settings}.', settings=settings), t('Videos were stored as {codec} and scored as stored.', codec=p.codec)
     stats = t('Estimates are means over prompts (the seeds of a prompt are averaged first) with 95 % intervals that take the prompt as the unit; they speak of prompts like these. '
               'Failed cells count in the denominators shown and are left out of the means.')
     ways = sorted({e.method_name for e in estimates_of(run)})
     methods = t('Intervals: {methods}.', methods='; '.join(ways)) if ways else ''
     return ' '.join(x for x in (made, how, kept, stats, methods) if x)
 
-def reproduce_command(run) -> str:
-    "The command that makes this run again."
-    source = (run.folder.read_json('environment.json') or {}).get('source') or {}
-    p = run.protocol
-    if source.get('videos'): return f'vdb score {shlex.quote(source["videos"])}' + (f' --suite {shlex.quote(source["suite"])}' if source.get('suite') else '')
-    seeds = str(len(p.seeds)) if p.seeds == tuple(range(len(p.seeds))) else ','.join(map(str, p.seeds))
-    options = ' '.join(f'--{k.replace("_", "-")} {shlex.quote(str(v))}' for k, v in vars(p.settings).items() if v not in (None, ''))
-    more = ' '.join(f'--{k} {source[k]}' for k in ('device', 'dtype', 'revision') if source.get(k))
-    return ' '.join(f'vdb run {shlex.quote(source.get("model") or run.model)} --suite {shlex.quote(source.get("suite") or p.suite)} --seeds {seeds} {options} --threads {p.threads} {more}'.split())
-
 def methods_section(run) -> Html:
     "Methods, fingerprint, environment, reproduction."
     e = run.environments[-1] if run.environments else {}
     facts = [{t('What'): k, t('Value'): v} for k, v in {
         t('Protocol fingerprint'): run.fingerprint, t('Model'): _model_line(run), t('Device'): f'{device_text(run)}: {(e.get("reasons") or {}).get("device", "")}'.rstrip(': '),
-        t('Versions'): ', '.join(f'{k} {v}' for k, v in (e.get('versions') or {}).items() if v), t('Again'): reproduce_command(run), t('Check'): f'vdb verify {run.path}'}.items() if v]
+        t('Versions'): ', '.join(f'{k} {v}' for k, v in (e.get('versions') or {}).items() if v), t('Again'): command_of(run.folder), t('Check'): '' if is_external(run) else f'vdb verify {run.path}'}.items() if v]
     return heading(t('Methods')) + paragraph(methods_text(run)) + heading(t('Fingerprint and reproduction')) + table(facts)
 
 def _model_line(run) -> str:
@@ -286,7 +285,7 @@ def comparison_table_section(found) -> Html:
     "The paired differences."
     a, b = found.a.model, found.b.model
     rows = [{t('Metric'): metric_name(r.metric, r.variant), t('Better'): direction_sign(r.direction), t('{model}, baseline', model=a): format_number(r.baseline),
-             t('{model}, candidate', model=b): format_number(r.candidate), t('Difference [95 % interval]'): interval_text(r.difference, r.lo, r.hi), t('p (Holm)'): p_text(r.p_holm),
+             t('{model}, candidate', model=b): format_number(r.candidate), t('Difference [95 % interval]'): format_interval(r.difference, r.lo, r.hi), t('p (Holm)'): p_text(r.p_holm),
              t('Margin'): format_number(r.margin) if r.margin else '–', t('Prompts'): r.n_prompts, t('Pairs'): r.n_pairs, t('Verdict'): r.verdict_name} for r in found.rows]
     dropped = max((r.n_dropped for r in found.rows), default=0)
     note = paragraph(t('Up to {n} pairs failed in one run or the other and were left out; given the worst value instead, the verdicts are: {verdicts}.', n=dropped,
@@ -342,7 +341,7 @@ def comparison_methods_section(found) -> Html:
     "How the comparison was made."
     text = t('Runs were paired by prompt and seed (by prompt alone where they share no seed); the prompt is the unit. p-values come from flipping the sign of a prompt\'s difference, adjusted by Holm over the metrics. '
              '"Not worse" holds only when the one-sided 95 % bound lies inside the margin; a large p-value is never taken for sameness.')
-    facts = [{t('Run'): r.model, t('Folder'): r.path, t('Protocol fingerprint'): r.fingerprint, t('Device'): device_text(r), t('Again'): reproduce_command(r)} for r in (found.a, found.b)]
+    facts = [{t('Run'): r.model, t('Folder'): r.path, t('Protocol fingerprint'): r.fingerprint, t('Device'): device_text(r), t('Again'): command_of(r.folder)} for r in (found.a, found.b)]
     return heading(t('Methods')) + paragraph(text) + table(facts)
 
 # %% ../nbs/60_render.ipynb #page
@@ -373,6 +372,15 @@ def outputs_html(notebook) -> str:  # nbformat notebook, executed
     shown = [o['data'] for c in notebook.cells if c.cell_type == 'code' for o in c.outputs if o.output_type in ('display_data', 'execute_result')]
     return '\n'.join(d['text/html'] if isinstance(d['text/html'], str) else ''.join(d['text/html']) for d in shown if 'text/html' in d)
 
+# %% ../nbs/60_render.ipynb #private_kernel
+def _private_kernel() -> dict:  # Arguments of `papermill.execute_notebook`
+    "A kernel that takes no module from where it runs, and whose messages are encrypted where libzmq can."
+    import zmq
+    from traitlets.config import Config
+    encryption = 'auto' if zmq.has('curve') else 'disabled'
+    quiet = '--IPKernelApp.log_level=50'  # It complains of the signal that ends it; errors of cells come back as replies
+    return dict(extra_arguments=['--InteractiveShellApp.ignore_cwd=True', quiet], config=Config(KernelManager=dict(transport_encryption=encryption)))
+
 # %% ../nbs/60_render.ipynb #execute_paper
 def paper(name: str) -> Path:
     "A report's notebook: in the package, or beside it in a checkout."
@@ -395,8 +403,11 @@ def execute_paper(
     logging.getLogger('papermill').setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory() as aside, warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        try: papermill.execute_notebook(str(paper(name)), f'{aside}/report.ipynb', parameters, kernel_name='python3', progress_bar=False, cwd=os.getcwd())
+        os.mkdir(f'{aside}/empty')
+        try: papermill.execute_notebook(str(paper(name)), f'{aside}/report.ipynb', parameters, kernel_name='python3', progress_bar=False,
+                                        cwd=f'{aside}/empty', **_private_kernel())
         except papermill.PapermillExecutionError as error:
+            if error.ename == 'KeyboardInterrupt': raise KeyboardInterrupt from error
             raise RunError('the report stopped in its cell {cell}: {why}', cell=error.exec_count, why=one_line(f'{error.ename}: {error.evalue}', 400)) from error
         notebook = nbformat.read(f'{aside}/report.ipynb', 4)
     folder.write_bytes('report.ipynb', nbformat.writes(notebook).encode())
@@ -406,14 +417,26 @@ def execute_paper(
 # %% ../nbs/60_render.ipynb #report
 def report(run, open_it: bool = False) -> str:  # Path of the HTML file
     "Write a run's report into its folder."
-    parameters = dict(model=None, out=str(Path(run.path).resolve()) if run.folder.is_local else run.path)
+    parameters = dict(model=None, out=_absolute(run.folder))
     path = execute_paper('model_report', parameters, t('{model} on {suite}', model=run.model, suite=run.protocol.suite), run.folder)
     if open_it: webbrowser.open(Path(path).resolve().as_uri() if run.folder.is_local else path)
     return path
 
 def comparison_report(found, out: str | None = None) -> str:  # Path of the HTML file
-    "Write a comparison's report; beside the candidate when no folder is given."
-    from vdb.results import RunFolder
-    folder = RunFolder(out or f'{found.b.path}-against-{Path(found.a.path).name}')
-    parameters = dict(a=str(Path(found.a.path).resolve()), b=str(Path(found.b.path).resolve()), margins=found.margins)
+    "Write a comparison's report, never into a run; to `runs/compare-...` when no folder is given."
+    which = digest([found.a.fingerprint, found.b.fingerprint, found.margins], 8)
+    folder = RunFolder(out or f'runs/compare-{found.b.model}-against-{found.a.model}-{which}')
+    taken = _run_around(folder)
+    if taken: raise InputError('{out} is, or lies in, the run {run}: choose another folder for the comparison', out=folder.path, run=taken)
+    parameters = dict(a=_absolute(found.a.folder), b=_absolute(found.b.folder), margins=found.margins)
     return execute_paper('comparison', parameters, t('{b} against {a}', a=found.a.model, b=found.b.model), folder)
+
+def _absolute(folder: RunFolder) -> str:
+    "A run's address from anywhere: the kernel runs in a folder of its own."
+    return str(Path(folder.path).resolve()) if folder.is_local and '://' not in folder.path else folder.path
+
+def _run_around(folder: RunFolder) -> str:  # Empty where there is none
+    "The run that a folder is, or lies in."
+    if not folder.is_local: return folder.path if folder.read_json('protocol.json') else ''
+    here = Path(folder.root).resolve()
+    return next((str(p) for p in (here, *here.parents) if (p/'protocol.json').exists()), '')
