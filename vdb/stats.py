@@ -9,7 +9,7 @@ __all__ = ['simulate_cells', 'Estimate', 'population_name', 'method_name', 'esti
 
 # %% ../nbs/40_stats.ipynb #imports
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 
 import numpy as np
 from scipy.special import bdtr, fdtrc, nctdtr, ndtri, stdtr, stdtrit
@@ -106,16 +106,17 @@ def _bootstrap_limits(
     return means.mean(0) - se*stats[resamples - 1 - low], means.mean(0) - se*np.where(np.isfinite(stats[-1]), stats[low], np.nan)
 
 # %% ../nbs/40_stats.ipynb #share_limits
-def _effective(parts: _Parts) -> tuple[np.ndarray, np.ndarray]:  # Independent cells' worth of evidence; degrees of freedom behind it
-    icc = np.where(np.isfinite(parts.icc), parts.icc, 1)
-    variance = icc + (1 - icc)*parts.per_seed  # In units of one cell's, times the number of prompts
-    on_icc = icc*(1 - parts.per_seed)/variance
-    with np.errstate(divide='ignore'): return parts.prompts/variance, np.maximum((parts.prompts - 1)/on_icc, 1)
+def _effective(prompts: np.ndarray, icc: np.ndarray, per_seed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Independent cells' worth of evidence, and the degrees of freedom behind it. An ICC that is not known counts as 1."
+    icc = np.where(np.isfinite(icc), icc, 1)
+    variance = icc + (1 - icc)*per_seed  # In units of one cell's, times the number of prompts
+    on_icc = icc*(1 - per_seed)/variance
+    with np.errstate(divide='ignore'): return prompts/variance, np.maximum((prompts - 1)/on_icc, 1)
 
 def _share_limits(parts: _Parts, tails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # Lower and upper limits, (k, metrics) each
     "Wilson's interval for prompts that are clusters of cells."
     with np.errstate(invalid='ignore'): share = np.clip(np.nansum(parts.means, 0)/parts.prompts, 0, 1)
-    n, df = _effective(parts)
+    n, df = _effective(parts.prompts, parts.icc, parts.per_seed)
     q = stdtrit(np.minimum(df, 1e9), 1 - np.asarray(tails)[:, None])
     centre = (share + q**2/(2*n))/(1 + q**2/n)
     half = q/(1 + q**2/n)*np.sqrt(share*(1 - share)/n + q**2/(4*n**2))
@@ -213,7 +214,7 @@ def method_name(
             'wilson': t('Wilson interval, adjusted for prompts as clusters'),
             'seeds': t('Student t over seeds, the prompts being given'),
             'mcnemar': t('paired difference of shares (Bonett and Price), adjusted for prompts as clusters'),
-            'newcombe': t('difference of shares (Newcombe), adjusted for prompts as clusters'),
+            'shares': t('difference of shares (Bonett and Price) with other seeds, adjusted for prompts as clusters'),
             'crossed': t('Student t, prompts and seeds both being samples, as a seed moves all prompts'),
             'identical': t('no spread: every prompt shows the same difference'),
             'none': t('no interval: it needs two prompts that differ')}[method]
@@ -353,27 +354,46 @@ def holm(
     return adjusted
 
 # %% ../nbs/40_stats.ipynb #pair_limits
-def _pair_share_limits(values: np.ndarray, tails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "Limits (k, metrics) for differences of -1, 0 or 1 in cells (prompts, seeds, metrics)."
-    parts = _parts(values)
-    n, df = _effective(parts)
-    with np.errstate(invalid='ignore'): gain, loss = (_parts(np.where(np.isfinite(values), kind, np.nan)).means for kind in (values > 0, values < 0))
-    gain, loss = ((n*np.nansum(x, 0)/np.maximum(parts.prompts, 1) + .5)/(n + 1) for x in (gain, loss))
+@dataclass(frozen=True)
+class _Shift:
+    "What moves between two runs of zeros and ones; every field is (metrics,)."
+    gain: np.ndarray  # Share of the pairs that only the candidate gets right
+    loss: np.ndarray  # And that only the baseline gets right
+    prompts: np.ndarray
+    icc: np.ndarray  # Of the differences; NaN where nothing varies
+    per_seed: np.ndarray
+
+def _shift(a: np.ndarray, b: np.ndarray, pairing: str) -> _Shift:
+    "Gains and losses from `a` to `b`, (prompts, seeds, metrics) each."
+    if pairing == 'cell':
+        parts = _parts(b - a)
+        gain, loss = (_parts(np.where(np.isfinite(b - a), kind, np.nan)).means for kind in (b > a, b < a))
+        per_seed, icc = parts.per_seed, parts.icc
+    else:  # Each cell of the one run with each of the other's, prompt by prompt
+        left, right = _parts(a), _parts(b)
+        gain, loss = right.means*(1 - left.means), left.means*(1 - right.means)
+    pair = np.isfinite(gain)
+    prompts = pair.sum(0)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        d = np.where(pair, gain - loss, 0)
+        gain, loss = (np.nansum(x, 0)/prompts for x in (gain, loss))
+        if pairing == 'cell': return _Shift(gain, loss, prompts, icc, per_seed)
+        per_seed = np.where(pair, (1/left.seeds + 1/right.seeds)/2, 0).sum(0)/prompts
+        variance = np.where(pair, d - d.sum(0)/prompts, 0)
+        variance = (variance**2).sum(0)/(prompts - 1)/(gain + loss - (gain - loss)**2)  # In units of one pair's
+        return _Shift(gain, loss, prompts, np.clip((variance - per_seed)/(1 - per_seed), 0, 1), per_seed)
+
+def _shift_limits(
+    gain: np.ndarray,
+    loss: np.ndarray,
+    n: np.ndarray,  # Independent pairs' worth of evidence
+    df: np.ndarray,
+    tails: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:  # Limits of the difference, (k, metrics) each
+    "Bonett and Price's interval for prompts that are clusters of pairs."
+    gain, loss = ((n*x + .5)/(n + 1) for x in (gain, loss))
     half = stdtrit(np.minimum(df, 1e9), 1 - np.asarray(tails)[:, None])*np.sqrt((gain + loss - (gain - loss)**2)/(n + 1))
     return np.maximum(gain - loss - half, -1), np.minimum(gain - loss + half, 1)
-
-def _unpaired_share_limits(a: np.ndarray, b: np.ndarray, tails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "Limits (k, metrics) for the share in `b` less the share in `a`, which have prompts but no seeds in common."
-    parts = [_parts(x) for x in (a, b)]
-    both = np.isfinite(parts[0].means) & np.isfinite(parts[1].means)
-    x, y = (np.where(both, p.means, np.nan) for p in parts)
-    (share_a, share_b), (low_a, low_b), (high_a, high_b) = zip(*[(np.nanmean(m, 0), *_share_limits(p, tails)) for m, p in zip((x, y), parts)])
-    with np.errstate(invalid='ignore', divide='ignore'):
-        cov = np.nanmean((x - share_a)*(y - share_b), 0)/np.sqrt(np.nanvar(x, 0)*np.nanvar(y, 0))
-    r = np.clip(np.nan_to_num(cov), 0, 1)
-    def reach(down, up): return np.sqrt(np.maximum(down**2 + up**2 - 2*r*down*up, 0))
-    difference = share_b - share_a
-    return difference - reach(share_b - low_b, high_a - share_a), difference + reach(high_b - share_b, share_a - low_a)
 
 # %% ../nbs/40_stats.ipynb #crossed
 def _crossed(a: np.ndarray, b: np.ndarray, left: _Parts, right: _Parts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -395,9 +415,21 @@ def _crossed_p(d: np.ndarray, se: np.ndarray, df: np.ndarray) -> np.ndarray:  # 
         return np.where(np.isfinite(se), 2*stdtr(np.maximum(df, 1), -np.abs(np.nansum(d, 0)/n)/se), 0)
 
 # %% ../nbs/40_stats.ipynb #needed_prompts
+def _fewest(enough, most: int = 1_000_000) -> int | None:
+    "The smallest number from 2 on that is enough; None: more than `most`."
+    low, high = 2, 2
+    while not enough(high):
+        if high >= most: return None
+        low, high = high + 1, min(2*high, most)
+    while low < high:
+        middle = (low + high)//2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return low
+
 def _power(n: float, effect: float, alpha: float, sides: int) -> float:
     "Of the t test with `n` prompts; `effect` in standard deviations."
-    return 1 - nctdtr(n - 1, effect*math.sqrt(n), stdtrit(n - 1, 1 - alpha/sides))
+    missed = nctdtr(n - 1, min(effect*math.sqrt(n), 1e4), stdtrit(n - 1, 1 - alpha/sides))
+    return 1 - np.nan_to_num(missed)  # It is not a number where it is next to 0
 
 def needed_prompts(
     sd: float,  # Standard deviation over prompts: of the differences for a comparison, of the means for one model
@@ -407,15 +439,33 @@ def needed_prompts(
     sides: int = 1,  # 1: "not worse"; 2: "differs"
 ) -> int | None:  # None: more than a million
     "How many prompts find an effect of this size."
-    if not effect > 0 or not math.isfinite(sd): return None
+    if not 0 < effect < math.inf or not math.isfinite(sd): return None
     if sd == 0: return 2
-    normal = ((ndtri(1 - alpha/sides) + ndtri(power))*sd/effect)**2
-    if normal > 1_000_000: return None
-    low, high = 2, int(2*normal) + 20
-    while low < high:
-        middle = (low + high)//2
-        low, high = (low, middle) if _power(middle, effect/sd, alpha, sides) >= power else (middle + 1, high)
-    return low
+    return _fewest(lambda n: _power(n, effect/sd, alpha, sides) >= power)
+
+# %% ../nbs/40_stats.ipynb #needed_share_prompts
+def _inside(low, high, sign: int, margin: float):
+    "Whether one-sided bounds keep the margin: the one on the worse side, or both where no side is worse."
+    return np.maximum(np.abs(low), np.abs(high)) < margin if sign == 0 else (low > -margin if sign > 0 else high < margin)
+
+def _needed_share_prompts(shift: _Shift, sign: int, margin: float | None, alpha: float, family: int) -> tuple[int | None, int | None]:
+    "Prompts that prove the margin, and that find the difference, were gains and losses as seen: both in four of five runs."
+    cells, _ = _effective(shift.prompts, shift.icc, shift.per_seed)
+    gain, loss = (np.maximum(x, .5/(cells + 1)) for x in (shift.gain, shift.loss))
+    def drawn(n, gain, loss, tail):
+        cells, df = _effective(n, shift.icc, shift.per_seed)
+        plus, minus, _ = np.random.default_rng(0).multinomial(round(float(cells)), [gain, loss, max(0, 1 - gain - loss)], 2000).T
+        low, high = _shift_limits(plus/cells, minus/cells, cells, df, [tail])
+        return plus, minus, low[0], high[0]
+    def proves(n):
+        even = (gain + loss)/2  # A gain is not credited
+        _, _, low, high = drawn(n, *((even, even) if sign*(gain - loss) > 0 else (gain, loss)), alpha)
+        return _inside(low, high, sign, margin).mean() >= .8
+    def finds(n):
+        plus, minus, low, high = drawn(n, gain, loss, alpha/2)
+        p = 2*bdtr(np.minimum(plus, minus), plus + minus, .5)
+        return ((p*family <= alpha) & ((low > 0) | (high < 0))).mean() >= .8
+    return margin and _fewest(proves), None if abs(gain - loss) < 1e-9 else _fewest(finds)
 
 # %% ../nbs/40_stats.ipynb #Comparison
 @dataclass(frozen=True)
@@ -467,22 +517,30 @@ def verdict_name(
             'not enough data': t('not enough data')}[verdict]
 
 # %% ../nbs/40_stats.ipynb #judge
-def _judge(c: Comparison, sd: float, family: int) -> Comparison:
-    "The comparison with its verdict; `sd` of the differences over prompts, `family` metrics under Holm."
+def _judge(c: Comparison, sd: float, family: int, shift: list[float] | None) -> Comparison:
+    "The comparison with its verdict; `sd` of the differences over prompts, `family` metrics under Holm, `shift` of zeros and ones."
     if not c.n_prompts: return c
     sign = {'higher': 1, 'lower': -1, 'none': 0}[c.direction]
     alpha = 1 - c.confidence
     found = c.p_holm <= alpha and not c.lo <= 0 <= c.hi
-    within = c.margin is not None and (abs(c.bound) < c.margin if sign == 0 else sign*c.bound > -c.margin)
+    within = c.margin is not None and bool(_inside(c.bound, c.bound, sign, c.margin))
     if sign == 0: verdict = 'not changed' if within else 'changed' if found else ''
     elif found and sign*c.difference > 0: verdict = 'better'
     else: verdict = 'not worse' if within else 'worse' if found else ''
     if verdict and c.n_prompts >= 6: return replace(c, verdict=verdict)
-    loss = abs(c.difference) if sign == 0 else max(0, -sign*c.difference)
-    ways = [needed_prompts(sd, abs(c.difference), alpha=alpha/family, sides=2)]
-    if c.margin is not None: ways.append(needed_prompts(sd, c.margin - loss, alpha=alpha))
-    ways = [max(n, c.n_prompts + 1, 6) for n in ways if n]
-    return replace(c, verdict='not enough data', needs=min(ways, default=None))
+    return replace(c, verdict='not enough data', needs=_needs(c, sd, family, shift, sign, alpha))
+
+def _needs(c: Comparison, sd: float, family: int, shift: list[float] | None, sign: int, alpha: float) -> int | None:
+    "Prompts for a verdict, were the truth as seen."
+    if c.method == 'crossed': return None  # Seeds are what is missing
+    if shift:
+        prove, find = _needed_share_prompts(_Shift(*shift), sign, c.margin, alpha, family)
+    else:
+        loss = abs(c.difference) if sign == 0 else max(0, -sign*c.difference)
+        prove = c.margin and needed_prompts(sd, c.margin - loss, alpha=alpha)
+        find = needed_prompts(sd, abs(c.difference), alpha=alpha/family, sides=2)
+    if find: find = max(find, 1 + math.ceil(math.log2(family/alpha) - 1e-9))  # So many signs can reach the level
+    return min((max(n, c.n_prompts + 1 if c.n_prompts >= 6 else 6) for n in (prove, find) if n), default=None)
 
 # %% ../nbs/40_stats.ipynb #comparisons
 def comparisons(
@@ -513,7 +571,7 @@ def _check_margin(label: dict):
     direction, margin = label.get('direction', 'none'), label.get('margin')
     if direction not in ('higher', 'lower', 'none'):
         raise InputError("the direction of {metric} is {direction}: expected 'higher', 'lower' or 'none'", metric=label.get('metric', ''), direction=repr(direction))
-    if margin is not None and not margin > 0: raise InputError('the margin of {metric} is {margin}: expected a number above 0', metric=label.get('metric', ''), margin=margin)
+    if margin is not None and not 0 < margin < math.inf: raise InputError('the margin of {metric} is {margin}: expected a finite number above 0', metric=label.get('metric', ''), margin=margin)
 
 # %% ../nbs/40_stats.ipynb #compare_cells
 def _compare(a, b, labels, pairing, confidence, plans, resamples, seed) -> list[Comparison]:
@@ -528,8 +586,9 @@ def _compare(a, b, labels, pairing, confidence, plans, resamples, seed) -> list[
     n = pair.sum(0)
     lo, hi, method = _mean_limits(np.where(shares, np.nan, d), tails, resamples, seed)
     ones = np.flatnonzero(shares & (n > 0))
-    if len(ones): lo[:, ones], hi[:, ones] = _pair_share_limits(cells[..., ones], tails) if pairing == 'cell' else _unpaired_share_limits(a[..., ones], b[..., ones], tails)
-    method[ones] = 'mcnemar' if pairing == 'cell' else 'newcombe'
+    shift = _shift(a, b, pairing)
+    lo[:, ones], hi[:, ones] = (x[:, ones] for x in _shift_limits(shift.gain, shift.loss, *_effective(shift.prompts, shift.icc, shift.per_seed), tails))
+    method[ones] = 'mcnemar' if pairing == 'cell' else 'shares'
     equal = ~shares & (n > 1) & (method == 'none')
     lo[:, equal], hi[:, equal], method[equal] = *[np.nanmin(d[:, equal], 0)]*2, 'identical'
     p = sign_flip_p(d, resamples, seed)
@@ -550,7 +609,7 @@ def _compare(a, b, labels, pairing, confidence, plans, resamples, seed) -> list[
         c = Comparison(**label, **{k: int(v[i]) for k, v in counts.items()}, baseline=float(means[0][i]), candidate=float(means[1][i]), difference=float(means[2][i]),
                        lo=float(lo[0, i]), hi=float(hi[0, i]), bound=float(bound), confidence=confidence, p=float(p[i]), p_holm=float(adjusted[i]),
                        n_prompts=int(n[i]), pairing=pairing, method=str(method[i]))
-        return _judge(c, float(sd[i]), max(1, int(np.isfinite(p).sum())))
+        return _judge(c, float(sd[i]), max(1, int(np.isfinite(p).sum())), [float(x[i]) for x in astuple(shift)] if shares[i] else None)
     return [record(i, label) for i, label in enumerate(labels)]
 
 # %% ../nbs/40_stats.ipynb #pair_counts
