@@ -378,10 +378,10 @@ def _shift(a: np.ndarray, b: np.ndarray, pairing: str) -> _Shift:
         d = np.where(pair, gain - loss, 0)
         gain, loss = (np.nansum(x, 0)/prompts for x in (gain, loss))
         if pairing == 'cell': return _Shift(gain, loss, prompts, icc, per_seed)
-        per_seed = np.where(pair, (1/left.seeds + 1/right.seeds)/2, 0).sum(0)/prompts
-        variance = np.where(pair, d - d.sum(0)/prompts, 0)
-        variance = (variance**2).sum(0)/(prompts - 1)/(gain + loss - (gain - loss)**2)  # In units of one pair's
-        return _Shift(gain, loss, prompts, np.clip((variance - per_seed)/(1 - per_seed), 0, 1), per_seed)
+        least = np.where(pair, (1/left.seeds + 1/right.seeds)/4, 0).sum(0)/prompts  # Half of what independent cells would have
+        rest = np.where(pair, d - d.sum(0)/prompts, 0)
+        variance = (rest**2).sum(0)/(prompts - 1)/(gain + loss - (gain - loss)**2)  # In units of one pair's
+        return _Shift(gain, loss, prompts, np.clip(variance, least, 1), 0*least)  # Measured as a whole: nothing is put down to seeds
 
 def _shift_limits(
     gain: np.ndarray,
@@ -517,7 +517,7 @@ def verdict_name(
             'not enough data': t('not enough data')}[verdict]
 
 # %% ../nbs/40_stats.ipynb #judge
-def _judge(c: Comparison, sd: float, family: int, shift: list[float] | None) -> Comparison:
+def _judge(c: Comparison, sd: float, family: int, shift: tuple | None) -> Comparison:
     "The comparison with its verdict; `sd` of the differences over prompts, `family` metrics under Holm, `shift` of zeros and ones."
     if not c.n_prompts: return c
     sign = {'higher': 1, 'lower': -1, 'none': 0}[c.direction]
@@ -530,7 +530,7 @@ def _judge(c: Comparison, sd: float, family: int, shift: list[float] | None) -> 
     if verdict and c.n_prompts >= 6: return replace(c, verdict=verdict)
     return replace(c, verdict='not enough data', needs=_needs(c, sd, family, shift, sign, alpha))
 
-def _needs(c: Comparison, sd: float, family: int, shift: list[float] | None, sign: int, alpha: float) -> int | None:
+def _needs(c: Comparison, sd: float, family: int, shift: tuple | None, sign: int, alpha: float) -> int | None:
     "Prompts for a verdict, were the truth as seen."
     if c.method == 'crossed': return None  # Seeds are what is missing
     if shift:
@@ -586,8 +586,9 @@ def _compare(a, b, labels, pairing, confidence, plans, resamples, seed) -> list[
     n = pair.sum(0)
     lo, hi, method = _mean_limits(np.where(shares, np.nan, d), tails, resamples, seed)
     ones = np.flatnonzero(shares & (n > 0))
-    shift = _shift(a, b, pairing)
-    lo[:, ones], hi[:, ones] = (x[:, ones] for x in _shift_limits(shift.gain, shift.loss, *_effective(shift.prompts, shift.icc, shift.per_seed), tails))
+    shift = _shift(a[..., ones], b[..., ones], pairing)
+    lo[:, ones], hi[:, ones] = _shift_limits(shift.gain, shift.loss, *_effective(shift.prompts, shift.icc, shift.per_seed), tails)
+    shifts = dict(zip(ones, zip(*astuple(shift))))
     method[ones] = 'mcnemar' if pairing == 'cell' else 'shares'
     equal = ~shares & (n > 1) & (method == 'none')
     lo[:, equal], hi[:, equal], method[equal] = *[np.nanmin(d[:, equal], 0)]*2, 'identical'
@@ -609,7 +610,7 @@ def _compare(a, b, labels, pairing, confidence, plans, resamples, seed) -> list[
         c = Comparison(**label, **{k: int(v[i]) for k, v in counts.items()}, baseline=float(means[0][i]), candidate=float(means[1][i]), difference=float(means[2][i]),
                        lo=float(lo[0, i]), hi=float(hi[0, i]), bound=float(bound), confidence=confidence, p=float(p[i]), p_holm=float(adjusted[i]),
                        n_prompts=int(n[i]), pairing=pairing, method=str(method[i]))
-        return _judge(c, float(sd[i]), max(1, int(np.isfinite(p).sum())), [float(x[i]) for x in astuple(shift)] if shares[i] else None)
+        return _judge(c, float(sd[i]), max(1, int(np.isfinite(p).sum())), shifts.get(i))
     return [record(i, label) for i, label in enumerate(labels)]
 
 # %% ../nbs/40_stats.ipynb #pair_counts
