@@ -163,3 +163,27 @@ def test_needed_prompts_of_a_tiny_spread():
 def test_a_margin_is_a_number(margin):
     y = simulate_cells(10, 2, rng=np.random.default_rng(11))[..., 0]
     with pytest.raises(InputError, match='above 0'): compare(y, y, margin=margin)
+
+@pytest.mark.parametrize('n', [2, 3, 8, 60])
+@pytest.mark.parametrize('population', ['prompts like these', 'these prompts'])
+def test_an_estimate_stays_in_the_range_of_its_metric(n, population):
+    "Cut where it leaves the range, the same elsewhere, and never to a point."
+    rng = np.random.default_rng(12)
+    y = np.minimum(rng.exponential(.1, (n, 3, 60)), 1)*(rng.random((n, 1, 60)) < .5)
+    free = estimates(y, population=population)
+    assert n == 60 or min(e.lo for e in free) < 0
+    for limits, z in (((0, 1), y), ((0, None), y), ((None, 1), 1 - y), ((-1., 0.), -y)):
+        labels = [dict(metric='m', range=limits)]*60
+        for e, f in zip(estimates(z, labels, population), estimates(z, population=population)):
+            low, high = (-np.inf if limits[0] is None else limits[0]), (np.inf if limits[1] is None else limits[1])
+            assert np.isnan(e.lo) or (e.lo, e.hi) == (max(f.lo, low), min(f.hi, high))
+            assert np.isnan(e.lo) or low <= e.lo < e.hi <= high and e.lo <= e.mean <= e.hi
+        assert labels[0] == dict(metric='m', range=limits)
+
+def test_ranges_by_metric():
+    y = np.r_[0, .1, 0, .1][:, None]
+    table = rows('a', y)
+    assert estimate_scores(table)[0].lo < 0 and estimate_scores(table, {'m': (0, None)})[0].lo == 0 == estimate_scores(table, ranges={'m': [0., 1.]})[0].lo
+    assert estimate_scores(table, {'m': (.05, 1)})[0].lo == 0  # A range that the values contradict does not cut them off
+    for wrong in ((1, 0), (0, 0), (np.nan, 1)):
+        with pytest.raises(InputError, match='range of m'): estimate_scores(table, {'m': wrong})

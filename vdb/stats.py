@@ -163,7 +163,7 @@ def _seed_limits(
     q = stdtrit(np.maximum(np.where(whole, effect.df, parts.df), 1), 1 - np.asarray(tails)[:, None])
     half = q*np.sqrt(np.where(whole, effect.variance, by_cell))
     half = np.maximum(half, np.where(share, q**2/(parts.cells + q**2), 0))  # A share keeps what Wilson gives where all cells are equal
-    half = np.where(parts.df > 0, half, np.nan)
+    half = np.where((parts.df > 0) & (half > 0), half, np.nan)  # Seeds that all agree have no interval, not one of zero width
     return np.where(share, np.maximum(mean - half, 0), mean - half), np.where(share, np.minimum(mean + half, 1), mean + half)
 
 # %% ../nbs/40_stats.ipynb #Estimate
@@ -285,10 +285,24 @@ def _plan(planned, values: np.ndarray) -> np.ndarray:  # (prompts, seeds, metric
 def _check_choice(what: str, got: str, *allowed: str) -> None:
     if got not in allowed: raise InputError('the {what} is {got}: expected one of {allowed}', what=what, got=repr(got), allowed=', '.join(map(repr, allowed)))
 
+# %% ../nbs/40_stats.ipynb #in_range
+def _checked_range(metric: str, limits) -> tuple[float, float]:
+    "Lowest and highest value of a metric, infinite where it is open."
+    low, high = limits or (None, None)
+    low, high = -math.inf if low is None else float(low), math.inf if high is None else float(high)
+    if not low < high: raise InputError('the range of {metric} is {low} to {high}: expected two ends, the lower one first', metric=metric, low=low, high=high)
+    return low, high
+
+def _in_range(lo: np.ndarray, hi: np.ndarray, values: np.ndarray, ranges: list[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
+    "Limits (k, metrics) cut to what the mean of cells (prompts, seeds, metrics) can be."
+    low, high = np.array(ranges, dtype=float).reshape(-1, 2).T
+    low, high = np.fmin(low, np.fmin.reduce(values, (0, 1))), np.fmax(high, np.fmax.reduce(values, (0, 1)))
+    return np.maximum(lo, low), np.minimum(hi, high)
+
 # %% ../nbs/40_stats.ipynb #estimates
 def estimates(
     values: np.ndarray,  # (prompts, seeds, metrics), NaN where a cell failed
-    labels: list[dict] | None = None,  # A metric each: fields of `Estimate` such as metric, unit, direction
+    labels: list[dict] | None = None,  # A metric each: fields of `Estimate` such as metric, unit, direction; `range`: (low, high), None: open
     population: str = 'prompts like these',  # Or 'these prompts'
     confidence: float = .95,
     planned: np.ndarray | None = None,  # (prompts, seeds) or (prompts, seeds, metrics) bool: cells in the plan; all when None
@@ -298,11 +312,14 @@ def estimates(
     "The mean of every metric over prompts with its interval."
     _check_choice(t('population'), population, 'prompts like these', 'these prompts')
     values = _cube(values)
-    labels = _labels(values.shape[2], labels)
+    labels = [dict(label) for label in _labels(values.shape[2], labels)]
+    ranges = [_checked_range(label.get('metric', ''), label.pop('range', None)) for label in labels]
     tails = np.array([(1 - confidence)/2])
     share = _is_share(values, [label.get('unit', '') for label in labels])
+    share &= [low <= 0 and high >= 1 for low, high in ranges]  # All 0 is no share where 1 cannot be
     parts = _parts(values)
     lo, hi, method = _limits(values, share, population, tails, resamples, seed)
+    lo, hi = _in_range(lo, hi, values, ranges)
     n_planned = _plan(planned, values).sum((0, 1))
     with np.errstate(invalid='ignore'): mean = np.nansum(parts.means, 0)/parts.prompts
     icc = np.where(parts.df > 0, parts.icc, np.nan)
@@ -672,6 +689,7 @@ def _score_axes(*tables) -> tuple[list[dict], list, list]:
 # %% ../nbs/40_stats.ipynb #estimate_scores
 def estimate_scores(
     scores,  # DataFrame with the columns of `Score`; it may hold several runs
+    ranges: dict[str, tuple[float | None, float | None]] | None = None,  # Metric: lowest and highest value that it can have; None: open
     **options,  # population, confidence, resamples, seed: as in `estimates`
 ) -> list[Estimate]:  # One a run and metric
     "The mean of every metric of a table of scores with its interval."
@@ -680,7 +698,7 @@ def estimate_scores(
         labels, prompts, seeds = _score_axes(table)
         if not labels: continue
         values, planned, _ = _score_cells(table, [(x['metric'], x['variant']) for x in labels], prompts, seeds)
-        found += estimates(values, [x | dict(run=run) for x in labels], planned=planned, **options)
+        found += estimates(values, [x | dict(run=run, range=(ranges or {}).get(x['metric'])) for x in labels], planned=planned, **options)
     return found
 
 # %% ../nbs/40_stats.ipynb #compare_scores
