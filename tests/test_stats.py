@@ -187,3 +187,10 @@ def test_ranges_by_metric():
     assert estimate_scores(table, {'m': (.05, 1)})[0].lo == 0  # A range that the values contradict does not cut them off
     for wrong in ((1, 0), (0, 0), (np.nan, 1)):
         with pytest.raises(InputError, match='range of m'): estimate_scores(table, {'m': wrong})
+
+@pytest.mark.parametrize('n, shape, mean, population, said', [
+    (10, 'skewed', 0, 'prompts like these', True), (40, 'skewed', 0, 'prompts like these', False), (30, 'share', .97, 'prompts like these', True), (30, 'share', .5, 'prompts like these', False),
+    (10, 'gaussian', 0, 'these prompts', True), (60, 'gaussian', 0, 'these prompts', False)])
+def test_an_interval_that_covers_less_says_so(n, shape, mean, population, said):
+    e = estimate(simulate_cells(n, 4, 1, .3, shape, mean, np.random.default_rng(13))[..., 0], population=population)
+    assert bool(e.approximate) == said == ('approximate' in str(e))

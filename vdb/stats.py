@@ -191,12 +191,21 @@ class Estimate:
     def population_name(self) -> str: return population_name(self.population)
     @property
     def method_name(self) -> str: return method_name(self.method)
+    @property
+    def approximate(self) -> str:  # Empty where simulated intervals cover what they promise
+        "Why the interval may hold the truth less often than it says."
+        if math.isnan(self.lo): return ''
+        if self.method == 't' and self.n_prompts < 30: return t('with fewer than 30 prompts, rare extreme scores may be missing')
+        if self.method == 'seeds' and self.n_prompts < 30: return t('with fewer than 30 prompts, what seeds have in common may go unseen')
+        if self.method == 'wilson' and self.n_prompts < 72 and not .15 < self.mean < .85: return t('a share near its end, with fewer than 72 prompts')
+        return ''
     def __str__(self) -> str:
         if not self.n_cells: return t('nothing was scored of {planned} planned clips', planned=self.n_planned)
         number = format_number(self.mean)
         if math.isnan(self.lo): return t('{mean}, no interval ({n} prompts)', mean=number, n=self.n_prompts)
-        return t('{mean} [{lo}, {hi}] ({n} prompts, {cells} of {planned} clips)', mean=number, lo=format_number(self.lo), hi=format_number(self.hi),
+        text = t('{mean} [{lo}, {hi}] ({n} prompts, {cells} of {planned} clips)', mean=number, lo=format_number(self.lo), hi=format_number(self.hi),
                  n=self.n_prompts, cells=self.n_cells, planned=self.n_planned)
+        return t('{estimate}; approximate: {reason}', estimate=text, reason=self.approximate) if self.approximate else text
 
 # %% ../nbs/40_stats.ipynb #method_name
 def population_name(
