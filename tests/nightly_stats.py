@@ -74,15 +74,15 @@ def given_coverage(n):
                     hit.append(np.array([r.lo <= m <= r.hi for r, m in zip(records, truth)])); wide.append(width(records))
                 yield dict(shape=shape, common=common, **g, coverage=rate(hit), width=rate(wide))
 
-def pair_of(shape, prompts, seeds, icc, rng):
+def pair_of(shape, prompts, seeds, icc, rng, gains=.2, losses=.1):
     "Two simulated runs and the true difference. `icc` is that of the differences."
-    if shape == 'share pairs':  # Gains 20 %, losses 10 %, by prompt as the ICC says
-        share = np.broadcast_to([.2, .1, .7], (prompts, 1, batch, 3))
+    if shape == 'share pairs':  # By prompt as the ICC says
+        share = np.broadcast_to([gains, losses, 1 - gains - losses], (prompts, 1, batch, 3))
         if icc: share = rng.gamma(share*(1/icc - 1)) + 1e-300
         u, edge = rng.random((prompts, seeds, batch)), np.cumsum(share/share.sum(-1, keepdims=True), -1)
         gain, loss = u < edge[..., 0], (u >= edge[..., 0]) & (u < edge[..., 1])
         tie = rng.random(u.shape) < .5
-        return (loss | ~(gain | loss) & tie).astype(float), (gain | ~(gain | loss) & tie).astype(float), .1
+        return (loss | ~(gain | loss) & tie).astype(float), (gain | ~(gain | loss) & tie).astype(float), gains - losses
     if shape == 'leaning':  # Differences that lean to one side, around 0: no flip of a sign is fair then
         a = rng.standard_normal((prompts, 1, batch)) + np.zeros((1, seeds, 1))
         return a, a + simulate_cells(prompts, seeds, batch, icc, 'skewed', rng=rng), 0.
@@ -144,6 +144,18 @@ def verdicts(n):
             d = rng.standard_normal((prompts, 1, batch))
             right.append(np.array([r.verdict == 'not worse' or r.verdict == 'better' for r in comparisons(0*d, d, [dict(direction='higher', margin=effect)]*batch, seed=i, **few)]))
         yield dict(effect=effect, needed=prompts, power=rate(right))
+
+    for icc in (0, .3, .6):  # Zeros and ones: a pilot that shows the truth, then fresh runs of the size that it advises
+        for margin in (None, .05):
+            gain, loss = (.2, .1) if margin is None else (.1, .1)
+            pilot = stats._Shift(gain, loss, 30, icc, 1/4)
+            prompts = min(k for k in stats._needed_share_prompts(pilot, 1, margin, .05, 1) if k)
+            right = []
+            for i, rng in enumerate(batches(n, f'advice {icc} {margin}')):
+                a, b, _ = pair_of('share pairs', prompts, 4, icc, rng, gain, loss)
+                found = comparisons(a, b, [dict(direction='higher', margin=margin)]*batch, seed=i, **few)
+                right.append(np.array([r.p <= .05 and not r.lo <= 0 <= r.hi or bool(margin) and r.bound > -margin for r in found]))
+            yield dict(gain=gain, loss=loss, icc=icc, margin=margin, advised=prompts, reached=rate(right))
 
 def family(n):
     "Any Holm finding among 10 metrics without a difference, independent and correlated."
