@@ -74,21 +74,28 @@ def direction_sign(direction: str) -> str: return {'higher': '↑', 'lower': '�
 # %% ../nbs/60_render.ipynb #estimate_table
 def estimates_of(run) -> list[Estimate]:
     "A run's estimates, in the order of its protocol, for the prompts that they stand for."
-    return estimate_scores(run.scores) if len(run.scores) else []
+    ranges = {m['name']: m['range'] for m in run.protocol.metrics}
+    return estimate_scores(run.scores, ranges) if len(run.scores) else []
 
-def estimate_table(run):  # DataFrame: metric, variant, mean, lo, hi, unit, direction, prompts, clips, planned
+def estimate_table(run):  # DataFrame: metric, variant, mean, lo, hi, unit, direction, prompts, clips, planned, approximate
     "The estimates as a table."
     import pandas as pd
     return pd.DataFrame([dict(metric=e.metric, variant=e.variant, mean=e.mean, lo=e.lo, hi=e.hi, unit=e.unit, direction=e.direction,
-                              prompts=e.n_prompts, clips=e.n_cells, planned=e.n_planned) for e in estimates_of(run)],
-                        columns=['metric', 'variant', 'mean', 'lo', 'hi', 'unit', 'direction', 'prompts', 'clips', 'planned'])
+                              prompts=e.n_prompts, clips=e.n_cells, planned=e.n_planned,
+                              approximate=e.approximate) for e in estimates_of(run)],
+                        columns=['metric', 'variant', 'mean', 'lo', 'hi', 'unit', 'direction', 'prompts', 'clips', 'planned', 'approximate'])
 
 def estimates_section(run) -> Html:
-    "The table of estimates."
-    rows = [{t('Metric'): metric_name(e.metric, e.variant), t('Better'): direction_sign(e.direction), t('Mean [95 % interval]'): format_interval(e.mean, e.lo, e.hi),
-             t('Unit'): '' if e.unit == '1' else e.unit, t('Prompts'): e.n_prompts, t('Clips scored of planned'): f'{e.n_cells} / {e.n_planned}'} for e in estimates_of(run)]
-    numeric = (t('Mean [95 % interval]'), t('Prompts'), t('Clips scored of planned'))
-    return heading(t('Estimates')) + table(rows, numeric) + _nothing(rows, t('nothing was scored'))
+    "The table of estimates, and below it where an interval is approximate."
+    found, interval = estimates_of(run), t('Mean [95 % interval]')
+    rows = [{t('Metric'): metric_name(e.metric, e.variant), t('Better'): direction_sign(e.direction), interval: _interval(e),
+             t('Unit'): '' if e.unit == '1' else e.unit, t('Prompts'): e.n_prompts,
+             t('Clips scored of planned'): f'{e.n_cells} / {e.n_planned}'} for e in found]
+    why = dict.fromkeys(e.approximate for e in found if e.approximate)
+    note = paragraph(t('≈ approximate: {reasons}.', reasons='; '.join(why)), 'note') if why else Html('')
+    return heading(t('Estimates')) + table(rows, (interval, t('Prompts'), t('Clips scored of planned'))) + note + _nothing(rows, t('nothing was scored'))
+
+def _interval(e: Estimate) -> str: return format_interval(e.mean, e.lo, e.hi) + (' ≈' if e.approximate else '')
 
 def _nothing(rows: list, text: str) -> Html: return Html('') if rows else paragraph(text)
 

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import bdtr, fdtrc, nctdtr, ndtri, stdtr, stdtrit
 
 from .core import InputError
-from .i18n import format_number, t
+from .i18n import format_interval, format_number, t
 
 # %% ../nbs/40_stats.ipynb #simulate_cells
 def simulate_cells(
@@ -201,9 +201,8 @@ class Estimate:
         return ''
     def __str__(self) -> str:
         if not self.n_cells: return t('nothing was scored of {planned} planned clips', planned=self.n_planned)
-        number = format_number(self.mean)
-        if math.isnan(self.lo): return t('{mean}, no interval ({n} prompts)', mean=number, n=self.n_prompts)
-        text = t('{mean} [{lo}, {hi}] ({n} prompts, {cells} of {planned} clips)', mean=number, lo=format_number(self.lo), hi=format_number(self.hi),
+        if math.isnan(self.lo): return t('{mean}, no interval ({n} prompts)', mean=format_number(self.mean), n=self.n_prompts)
+        text = t('{interval} ({n} prompts, {cells} of {planned} clips)', interval=format_interval(self.mean, self.lo, self.hi),
                  n=self.n_prompts, cells=self.n_cells, planned=self.n_planned)
         return t('{estimate}; approximate: {reason}', estimate=text, reason=self.approximate) if self.approximate else text
 
@@ -529,8 +528,8 @@ class Comparison:
     @property
     def verdict_name(self) -> str: return verdict_name(self.verdict, self.needs)
     def __str__(self) -> str:
-        return t('{metric}: {verdict}; difference {difference} [{lo}, {hi}], {n} prompts', metric=self.metric, verdict=self.verdict_name,
-                 difference=format_number(self.difference), lo=format_number(self.lo), hi=format_number(self.hi), n=self.n_prompts)
+        return t('{metric}: {verdict}; difference {interval}, {n} prompts', metric=self.metric, verdict=self.verdict_name,
+                 interval=format_interval(self.difference, self.lo, self.hi), n=self.n_prompts)
 
 # %% ../nbs/40_stats.ipynb #verdict_name
 def verdict_name(
