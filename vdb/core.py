@@ -77,22 +77,61 @@ def digest(
     "The SHA-256 of a value's canonical JSON, shortened."
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
 
+# %% ../nbs/00_core.ipynb #prompt_mistakes
+def _tags_mistake(tags) -> str:  # Empty where there is none
+    "What is wrong with a prompt's tags."
+    if not isinstance(tags, dict): return t('the tags are {kind}: expected an object', kind=type(tags).__name__)
+    for name, value in tags.items():
+        plain = isinstance(value, (str, int, float, np.generic)) and (not isinstance(value, float) or math.isfinite(value))
+        if not (isinstance(name, str) and plain):
+            return t('the tag {name} is {value}: expected text, a finite number, true or false',
+                     name=one_line(name, 40), value=one_line(repr(value), 40))
+    return ''
+
+def _expect_mistake(expect) -> str:  # Empty where there is none
+    "What is wrong with what a checker is to look for."
+    if not isinstance(expect, dict): return t('expect is {kind}: expected an object', kind=type(expect).__name__)
+    objects = expect.get('objects', [])
+    if not isinstance(objects, (list, tuple)) or not all(isinstance(o, dict) for o in objects):
+        return t('expect.objects is {value}: expected a list of objects', value=one_line(repr(objects), 40))
+    known = ('shape', 'colour', 'direction', 'speed')
+    unknown = [k for k in expect if k not in ('objects', 'background')] + [k for o in objects for k in o if k not in known]
+    if unknown:
+        return t('expect has the unknown field {name}: expected objects (with {known}) and background',
+                 name=one_line(unknown[0], 40), known=', '.join(known))
+    texts = [(f'objects.{k}', v) for o in objects for k, v in o.items()]
+    texts += [('background', expect['background'])] if 'background' in expect else []
+    return next((t('expect.{name} is {value}: expected text', name=name, value=one_line(repr(value), 40))
+                 for name, value in texts if not isinstance(value, str)), '')
+
 # %% ../nbs/00_core.ipynb #Prompt
 @dataclass(frozen=True)
 class Prompt:
     "What a model is asked to show."
     text: str  # May be empty only where an image conditions the model
-    id: str = ''  # Derived from the text when empty
+    id: str = ''  # Derived from the text when empty; at most 80 letters and 200 bytes, since it names files
     tags: dict = field(default_factory=dict)  # category, complexity, motion, language, ...
     image: str | None = None  # Path or URL of a conditioning image
     expect: dict | None = None  # For a checker: {"objects": [{"shape", "colour", "direction", "speed"}], "background"}
 
     def __post_init__(self):
-        if not isinstance(self.text, str): raise InputError('a prompt is text, got {kind}: {value}', kind=type(self.text).__name__, value=self.text)
+        if not isinstance(self.text, str):
+            raise InputError('a prompt is text, got {kind}: {value}', kind=type(self.text).__name__, value=one_line(self.text, 60))
+        if self.image is not None and not (isinstance(self.image, str) and self.image.strip() and '\0' not in self.image):
+            raise InputError('the image of a prompt is {image}: expected a path or a URL', image=one_line(repr(self.image), 60))
         if not self.text.strip() and self.image is None: raise InputError('a prompt is empty: give it text or a conditioning image')
-        if not self.id: object.__setattr__(self, 'id', safe_name(self.text + (f'\n{self.image}' if self.image else '')))
-        elif self.id != one_line(self.id, 80) or any(c in self.id for c in '/\\:*?"<>|') or self.id.startswith(('.', '-')):
-            raise InputError('the prompt id {id} cannot name a file: use at most 80 letters, digits, dashes', id=repr(self.id))
+        mistake = _tags_mistake(self.tags) or (self.expect is not None and _expect_mistake(self.expect))
+        if mistake: raise InputError('{mistake}', mistake=mistake)
+        if self.id == '': object.__setattr__(self, 'id', safe_name(self.text + (f'\n{self.image}' if self.image else '')))
+        elif not self._id_names_a_file():
+            raise InputError('the prompt id {id} cannot name a file: use at most 80 letters, digits, dashes', id=one_line(repr(self.id), 90))
+        try: canonical_json(asdict(self)).encode()
+        except UnicodeEncodeError: raise InputError('a prompt has half a character in it (a lone surrogate): write it as one') from None
+
+    def _id_names_a_file(self) -> bool:
+        "A file is named `<id>-<seed>.mp4`, with more behind it while it is written: 255 bytes are all that a name may have."
+        plain = isinstance(self.id, str) and self.id == one_line(self.id, 80) and len(self.id.encode()) <= 200
+        return plain and not any(c in self.id for c in '/\\:*?"<>|') and not self.id.startswith(('.', '-'))
 
 # %% ../nbs/00_core.ipynb #Settings
 @dataclass(frozen=True)
