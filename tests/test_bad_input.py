@@ -63,7 +63,7 @@ bad_calls = [
     ([M, '--suite', 'shape', *small], 2, ['no suite is called shape']),
     ([M, '--suite', 'empty.txt'], 2, ['empty.txt has no prompts']),
     ([M, '--suite', 'blank.txt'], 2, ['blank.txt has no prompts']),
-    ([M, '--suite', 'twice.txt'], 2, ['1 duplicate prompt ids, such as a-red-circle']),
+    ([M, '--suite', 'twice.txt'], 2, ['twice.txt:3 has the prompt id a-red-circle', 'of line 1: each may occur once']),
     ([M, '--suite', 'bad.jsonl'], 2, ['bad.jsonl:2 is not JSON']),
     ([M, '--suite', 'unknown.jsonl'], 2, ['unknown.jsonl:1', 'colour']),
     ([M, '--suite', 'no-text.jsonl'], 2, ['no-text.jsonl:1 has no text']),
