@@ -8,7 +8,7 @@ __all__ = ['suffixes', 'Clip', 'list_clips', 'prompts_shown', 'score']
 # %% ../nbs/52_footage.ipynb #imports
 import csv
 import hashlib
-import json
+import io
 import os
 import re
 import warnings
@@ -17,16 +17,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .bench import Run, margins_for, record_environment, unfinished, use_threads
-from .core import Generation, InputError, MediaError, Prompt, Protocol, Settings
-from .i18n import t
+from .core import Generation, InputError, MediaError, Prompt, Protocol, Settings, digest
+from .i18n import t, tn
 from .media import read_video
 from .metrics.base import choose
-from .prompts.suites import load_suite
+from .prompts.suites import each_line, json_object, load_suite, not_a_file, read_text
 from .results import RunFolder
 from .text import one_line
 
 # %% ../nbs/52_footage.ipynb #Clip
-suffixes = ('.mp4', '.webm', '.gif', '.avi', '.mov', '.mkv')
+suffixes = ('.mp4', '.m4v', '.webm', '.gif', '.avi', '.mov', '.mkv')
 
 @dataclass(frozen=True)
 class Clip:
@@ -41,44 +41,101 @@ def list_clips(
     "The clips to score."
     source = Path(source)
     if source.is_dir(): clips = _from_folder(source)
-    elif source.suffix in ('.csv', '.jsonl') and source.is_file(): clips = _from_manifest(source)
+    elif source.suffix in ('.csv', '.jsonl') and os.path.lexists(source): clips = _from_manifest(source)
     else: raise InputError('{source} is neither a folder nor a manifest (.csv, .jsonl)', source=source)
     if not clips: raise InputError('{source} has no clips: expected files ending in {suffixes}', source=source, suffixes=', '.join(suffixes))
-    cells = {}
-    for c in clips:
-        if (c.prompt, c.seed) in cells:
-            raise InputError('{a} and {b} are both clip {seed} of the prompt {prompt}: number them differently', a=cells[c.prompt, c.seed].name, b=c.path.name,
-                             seed=c.seed, prompt=repr(one_line(c.prompt, 60)))
-        cells[c.prompt, c.seed] = c.path
-    return clips
+    return _numbered(clips)
+
+def _numbered(clips: list[Clip]) -> list[Clip]:
+    "The clips with numbers that prompts share."
+    numbers = {}
+    for c in clips: numbers.setdefault(c.prompt, []).append(c.seed)
+    if max(map(len, numbers.values())) == len({c.seed for c in clips}): return clips
+    warnings.warn(t('no prompt has all the numbers, so they are not taken as seeds: the clips of each prompt are counted from 0'), stacklevel=3)
+    place = {(prompt, n): i for prompt, found in numbers.items() for i, n in enumerate(sorted(found))}
+    return [replace(c, seed=place[c.prompt, c.seed]) for c in clips]
+
+def _add(cells: dict, clip: Clip) -> Clip:
+    "The clip, noted under its prompt and number."
+    other = cells.setdefault((clip.prompt, clip.seed), clip.path)
+    if other is not clip.path:
+        raise InputError('{a} and {b} are both clip {seed} of the prompt {prompt}: number them differently', a=one_line(other.name, 80),
+                         b=one_line(clip.path.name, 80), seed=clip.seed, prompt=repr(one_line(clip.prompt, 60)))
+    return clip
 
 # %% ../nbs/52_footage.ipynb #from_folder
-def _from_folder(folder: Path) -> list[Clip]:
-    "Files named `{prompt}-{i}`, and those named after a prompt alone."
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith('.'))
-    named = [(f, re.fullmatch(r'(.+)-(\d{1,9})', f.stem)) for f in files]
-    return [Clip(f, m[1], int(m[2])) if m else Clip(f, f.stem, 0) for f, m in named]
+def _spelt(path: str | Path) -> str:
+    "A path as text that can be stored: bytes that are not UTF-8 are written `\\xe9`."
+    return os.fsencode(path).decode('utf-8', 'backslashreplace')
 
+def _from_folder(folder: Path) -> list[Clip]:
+    "Files and folders of frames named `{prompt}-{i}`, and those named after a prompt alone."
+    try: there = sorted(p for p in folder.iterdir() if not p.name.startswith('.'))
+    except OSError as error: raise InputError('{source} cannot be read: {why}', source=one_line(folder), why=one_line(error.strerror)) from error
+    clips = [p for p in there if ((p/'video.json').is_file() if p.is_dir() else p.suffix.lower() in suffixes)]
+    left = Counter('/' if p.is_dir() else p.suffix.lower() for p in set(there) - set(clips))
+    if left:
+        which = [tn('{n} folder', '{n} folders', n) if kind == '/' else f'{n} {one_line(kind, 20) or t("without an ending")}'
+                 for kind, n in sorted(left.items(), key=lambda item: (-item[1], item[0]))]
+        warnings.warn(tn('{n} entry of {folder} is left out, since it is no clip: {which}',
+                         '{n} entries of {folder} are left out, since they are no clips: {which}', left.total(),
+                         folder=one_line(folder.name or folder, 80), which=', '.join(which[:6]) + (' …' if which[6:] else '')), stacklevel=3)
+    cells = {}
+    return [_add(cells, _named_clip(p)) for p in clips]
+
+def _named_clip(path: Path) -> Clip:
+    "A clip whose name is all that is known of it."
+    name = _spelt(path.name if path.is_dir() else path.stem)
+    m = re.fullmatch(r'(.+)-(\d{1,9})', name)
+    if m and m[1].strip(): return Clip(path, m[1], int(m[2]))
+    return Clip(path, name if name.strip() else _spelt(path.name), 0)
+
+# %% ../nbs/52_footage.ipynb #from_manifest
 def _from_manifest(file: Path) -> list[Clip]:
     "A line a clip: path, and prompt and seed where known."
-    try: lines = file.read_text(encoding='utf-8-sig').splitlines()
-    except (OSError, UnicodeDecodeError) as error: raise InputError('the manifest {path} cannot be read: {why}', path=file, why=one_line(error)) from error
-    if file.suffix == '.csv': rows = list(enumerate(csv.DictReader(lines), 2))
-    else: rows = [(n, _json_line(line, f'{file.name}:{n}')) for n, line in enumerate(lines, 1) if line.strip()]
-    return [_clip(row, f'{file.name}:{n}', file.parent) for n, row in rows]
+    text, cells = read_text(file, t('the manifest')), {}
+    if file.suffix == '.csv': rows, parse = _csv_rows(text), _csv_row
+    else: rows, parse = [(n, x) for n, x in enumerate(text.split('\n'), 1) if x.strip()], lambda x, where: json_object(x, where, 'path')
+    def clip(row, where):
+        made = _clip(parse(row, where), where, file.parent)
+        try: return _add(cells, made)
+        except InputError as error: raise InputError('{where}: {why}', where=where, why=str(error)) from None
+    return each_line(file, rows, clip)
 
-def _json_line(line: str, where: str) -> dict:
-    try: row = json.loads(line)
-    except json.JSONDecodeError as error: raise InputError('{where} is not JSON: {why}', where=where, why=one_line(error)) from error
-    if not isinstance(row, dict): raise InputError('{where} is {kind}: expected an object with a path', where=where, kind=type(row).__name__)
+def _csv_rows(text: str):
+    "Rows with the line that each begins on; an error of the format ends them."
+    reader = csv.DictReader(io.StringIO(text, newline=''))
+    try:
+        for row in reader: yield reader.line_num - sum(str(v).count('\n') for v in row.values()), row
+    except csv.Error as error: yield reader.reader.line_num, error
+
+def _csv_row(row, where: str) -> dict:
+    if isinstance(row, csv.Error): raise InputError('{where} is not CSV: {why}', where=where, why=one_line(row))
+    if None in row: raise InputError('{where} has more fields than the first line has names: put a text with commas in quotes', where=where)
     return row
 
+# %% ../nbs/52_footage.ipynb #manifest_clip
 def _clip(row: dict, where: str, folder: Path) -> Clip:
-    if not row.get('path'): raise InputError('{where} has no path', where=where)
-    path = folder/str(row['path'])
-    try: seed = int(row.get('seed') or 0)
-    except ValueError: raise InputError('{where}: the seed {seed} is not a whole number', where=where, seed=repr(row['seed'])) from None
-    return Clip(path, str(row.get('prompt') or path.stem), seed)
+    path, prompt = row.get('path'), row.get('prompt')
+    if path in (None, ''): raise InputError('{where} has no path', where=where)
+    if not _is_path(path): raise InputError('{where}: the path is {path}: expected the name of a file', where=where, path=one_line(repr(path), 80))
+    seed = _seed(row.get('seed'), where)
+    if prompt in (None, ''): return replace(_named_clip(folder/path), prompt=_spelt(Path(path).stem) or _spelt(path), seed=seed)
+    if isinstance(prompt, str) and not prompt.strip(): raise InputError('{where}: the prompt is blank: leave it out, or say what is shown', where=where)
+    try: return Clip(folder/path, Prompt(prompt).text, seed)
+    except InputError as error: raise InputError('{where}: {why}', where=where, why=str(error)) from error
+
+def _is_path(path) -> bool:
+    try: return isinstance(path, str) and b'\0' not in os.fsencode(path)
+    except UnicodeEncodeError: return False
+
+def _seed(given, where: str) -> int:
+    "A whole number from 0 to 2^63 - 1, as such or as its digits; 0 where none is given."
+    if given in (None, ''): return 0
+    text = given.strip() if isinstance(given, str) else str(given) if type(given) is int else ''
+    if not re.fullmatch('[0-9]{1,19}', text) or int(text) >= 2**63:
+        raise InputError('{where}: the seed {seed} is not a whole number from 0 to 2^63 - 1', where=where, seed=one_line(repr(given), 40))
+    return int(text)
 
 # %% ../nbs/52_footage.ipynb #footage_protocol
 def prompts_shown(
@@ -95,13 +152,23 @@ def prompts_shown(
 def _footage_protocol(source: Path, clips: list[Clip], shown: dict[str, Prompt], suite, metrics: list) -> Protocol:
     "What was asked of these clips."
     files = {f'{c.prompt}-{c.seed}': _file_hash(c.path) for c in clips}
-    return Protocol(dict(name=source.resolve().stem, footage=files), str(suite or t('given clips')), tuple(shown.values()), tuple(sorted({c.seed for c in clips})),
+    return Protocol(dict(name=_spelt(source.resolve().stem), footage=files), str(suite or t('given clips')), tuple(shown.values()), tuple(sorted({c.seed for c in clips})),
                     Settings(), tuple(m.fingerprint() for m in metrics), margins_for(metrics), 'as given', os.cpu_count())
 
-def _file_hash(path: Path) -> str:
+def _files_of(clip: Path) -> list[Path]:
+    "The file, or those of a folder of frames; never anything that could be waited for."
+    files = [p for p in sorted(clip.iterdir()) if not p.name.startswith('.') and not p.is_dir()] if clip.is_dir() else [clip]
+    for p in files:
+        if kind := not_a_file(p): raise MediaError('{path} is {kind}: expected a video file or a folder of PNG frames', path=one_line(_spelt(p)), kind=kind)
+    return files
+
+def _file_hash(clip: Path) -> str:
     try:
-        with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()[:16]
-    except OSError as error: return f'unreadable: {type(error).__name__}'
+        hashes = {}
+        for file in _files_of(clip):
+            with open(file, 'rb') as f: hashes[_spelt(file.name)] = hashlib.file_digest(f, 'sha256').hexdigest()[:16]
+    except (OSError, MediaError) as error: return f'unreadable: {type(error).__name__}'
+    return digest(hashes) if clip.is_dir() else hashes[_spelt(clip.name)]
 
 # %% ../nbs/52_footage.ipynb #score
 def score(
@@ -121,7 +188,7 @@ def score(
     folder.create(protocol)
     files, prompts = {(shown[c.prompt].id, c.seed): c.path for c in clips}, {p.id: p for p in protocol.prompts}
     todo, sizes = unfinished(folder, protocol), Counter()
-    if todo: record_environment(folder, None, protocol.threads, dict(videos=str(videos), suite=str(suite) if suite else None))
+    if todo: record_environment(folder, None, protocol.threads, dict(videos=_spelt(videos), suite=str(suite) if suite else None))
     for cell in tqdm(todo, disable=not progress, desc=protocol.model['name'], unit=t('clip'), dynamic_ncols=True):
         sizes[_score_cell(folder, protocol, chosen, cell, prompts[cell.prompt], files.get((cell.prompt, cell.seed)))] += 1
     folder.compact(protocol)
@@ -142,10 +209,19 @@ def _score_cell(folder: RunFolder, protocol: Protocol, metrics: list, cell: Gene
     try:
         if file is None: cell = replace(cell, status='skipped', reason=t('there is no clip with this number'))
         else:
+            _files_of(file)
             video = read_video(file)
-            size, cell = f'{video.width}x{video.height}', replace(cell, status='ok', path=str(file.resolve()), sha256=video.sha256())
-    except MediaError as error: cell = replace(cell, status='failed', reason=str(error))
+            size, cell = f'{video.width}x{video.height}', replace(cell, status='ok', path=_kept(folder, cell, file), sha256=video.sha256())
+    except (MediaError, OSError) as error: size, cell = '', replace(cell, status='failed', reason=one_line(error, 500))
     if size: scores = [row for m in metrics for row in m.measure(video, prompt=prompt, **where)]
     else: scores = [row for m in metrics for row in m.not_measured(cell.status, t('no video: {why}', why=cell.reason), prompt=prompt, **where)]
     folder.commit([cell], [], scores)
     return size
+
+def _kept(folder: RunFolder, cell: Generation, clip: Path) -> str:
+    "Where the clip lies, or its copy."
+    path = str(clip.resolve())
+    if _spelt(path) == path: return path
+    copy = f'videos/{cell.prompt}-{cell.seed}'
+    for file in _files_of(clip): folder.write_bytes(f'{copy}/{_spelt(file.name)}' if clip.is_dir() else copy, file.read_bytes())
+    return copy
