@@ -199,7 +199,7 @@ def test_any_name_is_a_prompt(folder, tmp_path, clip, name):
     (dict(prompt='  '), 'the prompt is blank'), (dict(prompt={'text': 'x'}), 'dict'), (dict(prompt=5), 'int'), (dict(prompt='\ud800'), 'half a character'),
     (dict(prompt=['x']), 'list'), (dict(seed=1.7), '1.7'), (dict(seed=1.0), '1.0'), (dict(seed=True), 'True'), (dict(seed=False), 'False'), (dict(seed=-1), '-1'),
     (dict(seed='-1'), "'-1'"), (dict(seed='1_0'), "'1_0'"), (dict(seed=2**63), str(2**63)), (dict(seed=[1]), '[1]'), (dict(seed='x'*3000), 'x'), (dict(path=5), 'path'), (dict(path=''), 'no path'),
-    (dict(path='a\0b'), 'path'), (dict(path='\ud800'), 'path'), (dict(path=['a']), 'path'), (dict(seed=float('inf')), 'Infinity'),
+    (dict(path='a\0b'), 'path'), (dict(path='\ud800'), 'path'), (dict(path=['a']), 'path'), (dict(path=' ', prompt=''), 'path'), (dict(seed=float('inf')), 'Infinity'),
 ])
 def test_a_bad_line_of_a_manifest_is_refused_with_its_number(folder, row, part):
     (folder/'m.jsonl').write_text('\n'.join(json.dumps(dict(dict(path=f'{i}.mp4', prompt='x', seed=i), **(row if i == 1 else {}))) for i in range(3)))

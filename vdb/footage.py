@@ -51,7 +51,8 @@ def _numbered(clips: list[Clip]) -> list[Clip]:
     numbers = {}
     for c in clips: numbers.setdefault(c.prompt, []).append(c.seed)
     if max(map(len, numbers.values())) == len({c.seed for c in clips}): return clips
-    warnings.warn(t('no prompt has all the numbers, so they are not taken as seeds: the clips of each prompt are counted from 0'), stacklevel=3)
+    warnings.warn(t('no prompt has all the numbers, so they are not taken as seeds: the clips of each prompt are counted from 0'),
+                  stacklevel=3)
     place = {(prompt, n): i for prompt, found in numbers.items() for i, n in enumerate(sorted(found))}
     return [replace(c, seed=place[c.prompt, c.seed]) for c in clips]
 
@@ -59,8 +60,9 @@ def _add(cells: dict, clip: Clip) -> Clip:
     "The clip, noted under its prompt and number."
     other = cells.setdefault((clip.prompt, clip.seed), clip.path)
     if other is not clip.path:
-        raise InputError('{a} and {b} are both clip {seed} of the prompt {prompt}: number them differently', a=one_line(other.name, 80),
-                         b=one_line(clip.path.name, 80), seed=clip.seed, prompt=repr(one_line(clip.prompt, 60)))
+        raise InputError('{a} and {b} are both clip {seed} of the prompt {prompt}: number them differently',
+                         a=one_line(other.name, 80), b=one_line(clip.path.name, 80), seed=clip.seed,
+                         prompt=repr(one_line(clip.prompt, 60)))
     return clip
 
 # %% ../nbs/52_footage.ipynb #from_folder
@@ -71,7 +73,9 @@ def _spelt(path: str | Path) -> str:
 def _from_folder(folder: Path) -> list[Clip]:
     "Files and folders of frames named `{prompt}-{i}`, and those named after a prompt alone."
     try: there = sorted(p for p in folder.iterdir() if not p.name.startswith('.'))
-    except OSError as error: raise InputError('{source} cannot be read: {why}', source=one_line(folder), why=one_line(error.strerror)) from error
+    except OSError as error:
+        why = one_line(error.strerror)
+        raise InputError('{source} cannot be read: {why}', source=one_line(folder), why=why) from error
     clips = [p for p in there if ((p/'video.json').is_file() if p.is_dir() else p.suffix.lower() in suffixes)]
     left = Counter('/' if p.is_dir() else p.suffix.lower() for p in set(there) - set(clips))
     if left:
@@ -79,7 +83,8 @@ def _from_folder(folder: Path) -> list[Clip]:
                  for kind, n in sorted(left.items(), key=lambda item: (-item[1], item[0]))]
         warnings.warn(tn('{n} entry of {folder} is left out, since it is no clip: {which}',
                          '{n} entries of {folder} are left out, since they are no clips: {which}', left.total(),
-                         folder=one_line(folder.name or folder, 80), which=', '.join(which[:6]) + (' …' if which[6:] else '')), stacklevel=3)
+                         folder=one_line(folder.name or folder, 80),
+                         which=', '.join(which[:6]) + (' …' if which[6:] else '')), stacklevel=3)
     cells = {}
     return [_add(cells, _named_clip(p)) for p in clips]
 
@@ -95,7 +100,9 @@ def _from_manifest(file: Path) -> list[Clip]:
     "A line a clip: path, and prompt and seed where known."
     text, cells = read_text(file, t('the manifest')), {}
     if file.suffix == '.csv': rows, parse = _csv_rows(text), _csv_row
-    else: rows, parse = [(n, x) for n, x in enumerate(text.split('\n'), 1) if x.strip()], lambda x, where: json_object(x, where, 'path')
+    else:
+        rows = [(n, line) for n, line in enumerate(text.split('\n'), 1) if line.strip()]
+        def parse(line, where): return json_object(line, where, 'path')
     def clip(row, where):
         made = _clip(parse(row, where), where, file.parent)
         try: return _add(cells, made)
@@ -111,22 +118,27 @@ def _csv_rows(text: str):
 
 def _csv_row(row, where: str) -> dict:
     if isinstance(row, csv.Error): raise InputError('{where} is not CSV: {why}', where=where, why=one_line(row))
-    if None in row: raise InputError('{where} has more fields than the first line has names: put a text with commas in quotes', where=where)
+    if None in row:
+        raise InputError('{where} has more fields than the first line has names: put a text with commas in quotes', where=where)
     return row
 
 # %% ../nbs/52_footage.ipynb #manifest_clip
 def _clip(row: dict, where: str, folder: Path) -> Clip:
     path, prompt = row.get('path'), row.get('prompt')
     if path in (None, ''): raise InputError('{where} has no path', where=where)
-    if not _is_path(path): raise InputError('{where}: the path is {path}: expected the name of a file', where=where, path=one_line(repr(path), 80))
+    if not _is_path(path):
+        raise InputError('{where}: the path is {path}: expected the name of a file', where=where, path=one_line(repr(path), 80))
     seed = _seed(row.get('seed'), where)
-    if prompt in (None, ''): return replace(_named_clip(folder/path), prompt=_spelt(Path(path).stem) or _spelt(path), seed=seed)
-    if isinstance(prompt, str) and not prompt.strip(): raise InputError('{where}: the prompt is blank: leave it out, or say what is shown', where=where)
+    if prompt in (None, ''):
+        name = _spelt(Path(path).stem)
+        return Clip(folder/path, name if name.strip() else _spelt(path), seed)
+    if isinstance(prompt, str) and not prompt.strip():
+        raise InputError('{where}: the prompt is blank: leave it out, or say what is shown', where=where)
     try: return Clip(folder/path, Prompt(prompt).text, seed)
     except InputError as error: raise InputError('{where}: {why}', where=where, why=str(error)) from error
 
 def _is_path(path) -> bool:
-    try: return isinstance(path, str) and b'\0' not in os.fsencode(path)
+    try: return isinstance(path, str) and bool(path.strip()) and b'\0' not in os.fsencode(path)
     except UnicodeEncodeError: return False
 
 def _seed(given, where: str) -> int:
@@ -134,7 +146,8 @@ def _seed(given, where: str) -> int:
     if given in (None, ''): return 0
     text = given.strip() if isinstance(given, str) else str(given) if type(given) is int else ''
     if not re.fullmatch('[0-9]{1,19}', text) or int(text) >= 2**63:
-        raise InputError('{where}: the seed {seed} is not a whole number from 0 to 2^63 - 1', where=where, seed=one_line(repr(given), 40))
+        raise InputError('{where}: the seed {seed} is not a whole number from 0 to 2^63 - 1', where=where,
+                         seed=one_line(repr(given), 40))
     return int(text)
 
 # %% ../nbs/52_footage.ipynb #footage_protocol
@@ -159,14 +172,16 @@ def _files_of(clip: Path) -> list[Path]:
     "The file, or those of a folder of frames; never anything that could be waited for."
     files = [p for p in sorted(clip.iterdir()) if not p.name.startswith('.') and not p.is_dir()] if clip.is_dir() else [clip]
     for p in files:
-        if kind := not_a_file(p): raise MediaError('{path} is {kind}: expected a video file or a folder of PNG frames', path=one_line(_spelt(p)), kind=kind)
+        if kind := not_a_file(p):
+            raise MediaError('{path} is {kind}: expected a video file or a folder of PNG frames', path=one_line(_spelt(p)), kind=kind)
     return files
 
 def _file_hash(clip: Path) -> str:
     try:
         hashes = {}
         for file in _files_of(clip):
-            with open(file, 'rb') as f: hashes[_spelt(file.name)] = hashlib.file_digest(f, 'sha256').hexdigest()[:16]
+            with open(file, 'rb') as f: found = hashlib.file_digest(f, 'sha256').hexdigest()[:16]
+            hashes[_spelt(file.name)] = found
     except (OSError, MediaError) as error: return f'unreadable: {type(error).__name__}'
     return digest(hashes) if clip.is_dir() else hashes[_spelt(clip.name)]
 
@@ -223,5 +238,6 @@ def _kept(folder: RunFolder, cell: Generation, clip: Path) -> str:
     path = str(clip.resolve())
     if _spelt(path) == path: return path
     copy = f'videos/{cell.prompt}-{cell.seed}'
-    for file in _files_of(clip): folder.write_bytes(f'{copy}/{_spelt(file.name)}' if clip.is_dir() else copy, file.read_bytes())
+    for file in _files_of(clip):
+        folder.write_bytes(f'{copy}/{_spelt(file.name)}' if clip.is_dir() else copy, file.read_bytes())
     return copy

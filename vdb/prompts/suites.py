@@ -99,7 +99,8 @@ def read_suite(
     if path.suffix.lower() not in known_endings:
         raise InputError('the suite {path} ends in {ending}: expected .jsonl (an object a line) or .txt (a prompt a line)',
                          path=one_line(path), ending=repr(one_line(path.suffix, 20)))
-    lines = [(n, line) for n, line in enumerate(text.split('\n'), 1) if line.strip() and (as_json or not line.lstrip().startswith('#'))]
+    lines = [(n, line) for n, line in enumerate(text.split('\n'), 1)
+             if line.strip() and (as_json or not line.lstrip().startswith('#'))]
     def prompt(line, where):
         made = _prompt(json_object(line, where, 'text') if as_json else dict(text=line), where)
         first = seen.setdefault(made.id, where)
