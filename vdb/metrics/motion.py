@@ -6,6 +6,8 @@
 __all__ = ['dynamic_interval', 'dynamic_threshold', 'is_dynamic', 'sampled', 'fastest', 'motion_amount']
 
 # %% ../../nbs/33_metrics.motion.ipynb #imports
+from itertools import pairwise
+
 import numpy as np
 
 from ..core import InputError, Video
@@ -66,6 +68,6 @@ def motion_amount(
     "How fast the fastest twentieth of the picture moves."
     times = frame_times(video)
     kept = sampled(times, rate)
-    grey = luma(shrink(video.frames[kept], short_side))
-    lengths = [fastest(dis_flow(a, b), share) for a, b in zip(grey, grey[1:])]
-    return float(sum(lengths)/(times[kept[-1]] - times[kept[0]])*256/min(grey.shape[1:]))
+    greys = (luma(shrink(video.frames[i], short_side)) for i in kept)
+    lengths = [fastest(dis_flow(a, b), share) for a, b in pairwise(greys)]
+    return float(sum(lengths)/(times[kept[-1]] - times[kept[0]])*256/min(short_side, video.height, video.width))
