@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['difference', 'temporal_flicker', 'seen_mean', 'flow_errors', 'compensated_flicker', 'warping_error',
-           'duplicate_frames', 'frozen_frames']
+           'identical_frames', 'block_sums', 'looks_held', 'duplicate_frames', 'frozen_frames']
 
 # %% ../../nbs/32_metrics.temporal.ipynb #imports
 from itertools import pairwise
@@ -67,13 +67,43 @@ def warping_error(
     "How far each frame is from the next one pulled back along the optical flow. Lai et al. 2018, eq. 3."
     return float(flow_errors(video, short_side)[:, 1].mean())
 
-# %% ../../nbs/32_metrics.temporal.ipynb #duplicate_frames
+# %% ../../nbs/32_metrics.temporal.ipynb #identical_frames
 @metric(kind='clip', unit='1', direction='lower', range=(0, 1), needs=(Frames(2),))
-def duplicate_frames(
+def identical_frames(
     video: Video,  # Two frames or more
 ) -> float:  # Share of the frames after the first, 0 to 1
     "How many frames equal the one before them, byte for byte."
     return float(np.mean([np.array_equal(a, b) for a, b in pairwise(video.frames)]))
+
+# %% ../../nbs/32_metrics.temporal.ipynb #duplicate_frames
+def block_sums(
+    change: np.ndarray,  # (H, W, 3) uint8
+) -> np.ndarray:  # (rows, columns, 3)
+    "The sums over blocks of 8 x 8 pixels that lie 4 pixels apart. Beyond the frame nothing changes."
+    height, width = (max(8, -(-n//4)*4) for n in change.shape[:2])
+    padded = np.pad(change, ((0, height - change.shape[0]), (0, width - change.shape[1]), (0, 0)))
+    fours = padded.reshape(height//4, 4, -1).sum(1, dtype=np.uint16).reshape(height//4, width//4, 4, 3).sum(2, dtype=np.uint16)
+    pairs = fours[:-1] + fours[1:]
+    return pairs[:, :-1] + pairs[:, 1:]
+
+def looks_held(
+    change: np.ndarray,  # (H, W, 3) uint8: the absolute difference of two frames
+    most: int = 64*12,  # Sum over a block: no block may change by more
+    much: int = 64*5,  # Sum over a block: few may change by more
+    few: float = .33,  # Blocks, for each 16 x 16 pixels of the frame
+) -> bool:
+    "Whether no more changes than a codec may change in a frame that is held. `mpdecimate` of FFmpeg."
+    sums, areas = block_sums(change), (change.shape[0]//16)*(change.shape[1]//16)
+    return bool(sums.max() <= most and (sums > much).sum((0, 1)).max() <= few*areas)
+
+@metric(kind='clip', unit='1', direction='lower', version=2, range=(0, 1), needs=(Frames(2),))
+def duplicate_frames(
+    video: Video,  # Two frames or more
+    share: float = .25,  # Of the clip's largest change: a duplicate changes no more
+) -> float:  # Share of the frames after the first, 0 to 1
+    "How many frames repeat the one before them, but for what a codec changes."
+    held, changes = zip(*((looks_held(d), d.mean()) for d in (difference(a, b) for a, b in pairwise(video.frames))))
+    return float(np.mean(np.array(held) & (np.array(changes) <= share*max(changes))))
 
 # %% ../../nbs/32_metrics.temporal.ipynb #frozen_frames
 @metric(kind='clip', unit='1', direction='lower', range=(0, 1), needs=(Frames(2),))
