@@ -27,7 +27,8 @@ def difference(
 def temporal_flicker(
     video: Video,  # Two frames or more
 ) -> float:  # 0 to 1, 1 where nothing changes
-    "One minus the mean absolute difference of consecutive frames. `temporal_flickering` of VBench 0.1.5, to the last digit."
+    """One minus the mean absolute difference of consecutive frames. `temporal_flickering` of VBench 0.1.5, to the last digit on the same frames.
+    Not on the same file: VBench decodes with OpenCV, which gives slightly other frames."""
     changes = (difference(a, b)[..., ::-1].astype(np.float32, order='C') for a, b in pairwise(video.frames))  # BGR in memory, as upstream sums them
     return (255. - np.mean([np.mean(c) for c in changes]).item())/255.
 
