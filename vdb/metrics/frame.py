@@ -12,7 +12,7 @@ from .base import Frames, Package, metric
 from .flow import luma
 
 # %% ../../nbs/34_metrics.frame.ipynb #sharpness
-@metric(kind='frame', unit='grey levels²', direction='higher', range=(0, None), needs=(Frames(1), Package('cv2', 'opencv-python-headless')))
+@metric(kind='frame', unit='grey levels²', direction='none', range=(0, None), needs=(Frames(1), Package('cv2', 'opencv-python-headless')))
 def sharpness(
     frames: np.ndarray,  # (T, H, W, 3) uint8 RGB
 ) -> np.ndarray:  # (T,) squared grey levels
