@@ -235,3 +235,12 @@ def test_a_huge_field_and_a_huge_manifest(folder):
 def test_seeds_that_are_whole(folder):
     (folder/'m.jsonl').write_text('\n'.join(json.dumps(dict(path='a.mp4', prompt='x', seed=s)) for s in (3, '4', None, 2**63 - 1)))
     assert cells(folder/'m.jsonl') == [('x', 3), ('x', 4), ('x', 0), ('x', 2**63 - 1)]
+
+
+def test_a_link_out_of_the_folder_tells_nothing_of_what_it_names(folder, tmp_path):
+    (tmp_path/'secret').write_text('the password is swordfish\n')
+    (folder/'a-0.mp4').symlink_to(tmp_path/'secret')
+    run, _ = scored(folder, tmp_path)
+    ((status, reason),) = rows(run).values()
+    assert status == 'failed' and 'password' not in reason and str(tmp_path/'secret') not in reason
+    assert 'password' not in ' '.join(run.scores['reason'])

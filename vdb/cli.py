@@ -160,12 +160,13 @@ def score(
     suite: Annotated[Optional[str], typer.Option(help=t('The suite whose prompts these are: it says what a checker looks for.'))] = None,
     out: Annotated[Optional[str], typer.Option(help=t("The run's folder; runs/<name of the folder> when left out."))] = None,
     metric: Annotated[Optional[list[str]], typer.Option(help=t('A metric; give it again for more. All of a single clip when left out.'))] = None,
+    retry: Retry = None,
     report: Annotated[bool, typer.Option(help=t('Write the report at the end.'))] = True,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ):
     from vdb.footage import score as score_footage
-    done = score_footage(videos, suite, out, metric, progress=not quiet)
+    done = score_footage(videos, suite, out, metric, progress=not quiet, retry=retry)
     _answer(done, report, as_json)
 
 # %% ../nbs/95_cli.ipynb #compare

@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .bench import Run, margins_for, record_environment, unfinished, use_threads
+from .bench import Run, check_retry, forget_for, margins_for, open_run, record_environment, unfinished, use_threads
 from .core import Generation, InputError, MediaError, Prompt, Protocol, Settings, digest
 from .i18n import t, tn
 from .media import read_video
@@ -192,23 +192,26 @@ def score(
     out: str | None = None,  # The run's folder; `runs/<name>` when None
     metrics: list[str] | None = None,  # Names; every metric of a single clip when None
     progress: bool = True,
+    retry: str | None = None,  # What to score again: 'failed' cells, or 'damaged' files
 ) -> Run:
     "Score clips that were made elsewhere. A clip that cannot be read is a failed row; the rest goes on."
     from tqdm.auto import tqdm
+    check_retry(retry)
     clips, chosen = list_clips(videos), choose(metrics)
     shown = prompts_shown(clips, suite)
     protocol = _footage_protocol(Path(videos), clips, shown, suite, chosen)
     use_threads(protocol.threads)
     folder = RunFolder(out or f'runs/{protocol.model["name"]}-{protocol.fingerprint[:8]}')
     folder.create(protocol)
+    forget_for(folder, protocol, retry)
     files, prompts = {(shown[c.prompt].id, c.seed): c.path for c in clips}, {p.id: p for p in protocol.prompts}
     todo, sizes = unfinished(folder, protocol), Counter()
-    if todo: record_environment(folder, None, protocol.threads, dict(videos=_spelt(videos), suite=str(suite) if suite else None))
+    if todo: record_environment(folder, None, protocol.threads, dict(videos=_spelt(videos), suite=str(suite) if suite else None, metrics=metrics))
     for cell in tqdm(todo, disable=not progress, desc=protocol.model['name'], unit=t('clip'), dynamic_ncols=True):
         sizes[_score_cell(folder, protocol, chosen, cell, prompts[cell.prompt], files.get((cell.prompt, cell.seed)))] += 1
     folder.compact(protocol)
     _warn_of_sizes(sizes)
-    return Run(folder.path)
+    return open_run(folder.path)
 
 def _warn_of_sizes(sizes: Counter) -> None:
     "Tell of clips that differ in size from most."
@@ -226,7 +229,8 @@ def _score_cell(folder: RunFolder, protocol: Protocol, metrics: list, cell: Gene
         else:
             _files_of(file)
             video = read_video(file)
-            size, cell = f'{video.width}x{video.height}', replace(cell, status='ok', path=_kept(folder, cell, file), sha256=video.sha256())
+            size, path = f'{video.width}x{video.height}', _kept(folder, cell, file)
+            cell = replace(cell, status='ok', path=path, sha256=video.sha256(), bytes=folder.sizes([path])[path])
     except (MediaError, OSError) as error: size, cell = '', replace(cell, status='failed', reason=one_line(error, 500))
     if size: scores = [row for m in metrics for row in m.measure(video, prompt=prompt, **where)]
     else: scores = [row for m in metrics for row in m.not_measured(cell.status, t('no video: {why}', why=cell.reason), prompt=prompt, **where)]
