@@ -75,12 +75,12 @@ def compare(
 ) -> RunComparison:
     "Compare two runs, paired by prompt and seed."
     a, b = (r if isinstance(r, Run) else open_run(r) for r in (a, b))
-    notes = check_comparable(a, b)
-    if margins: notes.append(t('margins were set after the runs: {margins}', margins=', '.join(f'{k} {format_number(v)}' for k, v in margins.items())))
-    both = {m['name'] for m in a.protocol.metrics} & {m['name'] for m in b.protocol.metrics}
     for name, margin in (margins or {}).items():
         if not (math.isfinite(margin) and margin > 0):
             raise InputError('the margin of {name} is {margin}: expected a positive number', name=name, margin=repr(margin))
+    notes = check_comparable(a, b)
+    if margins: notes.append(t('margins were set after the runs: {margins}', margins=', '.join(f'{k} {format_number(v)}' for k, v in margins.items())))
+    both = {m['name'] for m in a.protocol.metrics} & {m['name'] for m in b.protocol.metrics}
     unknown = sorted(set(margins or {}) - both)
     if unknown: raise InputError('there is a margin for {name}, which is not among the metrics {names}', name=unknown[0], names=', '.join(sorted(both)))
     used = {**a.protocol.margins, **(margins or {})}

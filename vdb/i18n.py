@@ -99,6 +99,7 @@ def format_number(
     "A number in the reader's notation: `format_number(1234.5)` is `1,230` in English (three digits)."
     from babel.numbers import format_decimal
     if value != value: return '–'
+    if math.isinf(value): return '∞' if value > 0 else '-∞'
     if isinstance(value, int): return format_decimal(value, locale=_babel_locale())
     rounded = float(f'{value:.{digits}g}')
     decimals = max(0, digits - 1 - int(f'{rounded:e}'.split('e')[1])) if rounded else digits - 1
@@ -112,7 +113,7 @@ def format_interval(
     "A mean and its interval, all three to the digits that the interval's width deserves."
     from babel.numbers import format_decimal
     if mean != mean: return '–'
-    if lo != lo or hi != hi: return format_number(mean)
+    if not (math.isfinite(lo) and math.isfinite(hi)): return format_number(mean)
     decimals = min(8, max(0, 1 - math.floor(math.log10(max(hi - lo, abs(mean)*1e-4, 1e-12)))))
     pattern = '#,##0' + ('.' + '0'*decimals if decimals else '')
     m, low, high = (format_decimal(round(v, decimals) + 0., format=pattern, locale=_babel_locale()) for v in (mean, lo, hi))
