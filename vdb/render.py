@@ -414,7 +414,6 @@ def execute_paper(
         try: papermill.execute_notebook(str(paper(name)), f'{aside}/report.ipynb', parameters, kernel_name='python3', progress_bar=False,
                                         cwd=f'{aside}/empty', **_private_kernel())
         except papermill.PapermillExecutionError as error:
-            if error.ename == 'KeyboardInterrupt': raise KeyboardInterrupt from error
             raise RunError('the report stopped in its cell {cell}: {why}', cell=error.exec_count, why=one_line(f'{error.ename}: {error.evalue}', 400)) from error
         notebook = nbformat.read(f'{aside}/report.ipynb', 4)
     folder.write_bytes('report.ipynb', nbformat.writes(notebook).encode())
