@@ -214,7 +214,7 @@ def test_the_command_that_an_error_names_mends_the_run(warm, run_folder, tmp_pat
         spoil()
         line = warm('show', folder, cwd=home).err
         assert len(line.splitlines()) == 1 and 'damaged' in line, line
-        command = shlex.split(line.strip().rpartition('This makes it again: vdb ')[2])
+        command = shlex.split(line.strip().rpartition(' again: vdb ')[2])
         done = warm(*command, '--no-report', '--quiet', cwd=home)
         assert done.status == 0, done.err
         assert (tables(folder), clips(folder)) == expected

@@ -193,4 +193,4 @@ def test_ranges_by_metric():
     (10, 'gaussian', 0, 'these prompts', True), (60, 'gaussian', 0, 'these prompts', False)])
 def test_an_interval_that_covers_less_says_so(n, shape, mean, population, said):
     e = estimate(simulate_cells(n, 4, 1, .3, shape, mean, np.random.default_rng(13))[..., 0], population=population)
-    assert bool(e.approximate) == said == ('approximate' in str(e))
+    assert bool(e.approximate) == said == ('≈' in str(e))

@@ -27,7 +27,7 @@ from .media import encoded, read_video, stored_codec
 from .metrics.base import choose
 from .models.load import check_clip, generation_error, load, weights_of
 from .prompts.suites import load_suite
-from .results import RunFolder
+from .results import RunFolder, command_of
 from .text import one_line
 from .timing import environment, peak_memory
 
@@ -180,8 +180,9 @@ class Run:
     def damage_sentence(self) -> str:  # Empty where every clip is there
         "How many clips are damaged, one of them, and the command that mends them."
         if not self.damaged: return ''
-        return t('{n} of {total} stored clips are damaged: {first}', n=len(self.damaged), total=self.counts['ok'],
-                 first=self.folder.damage(*next(iter(self.damaged.items()))))
+        path, why = next(iter(self.damaged.items()))
+        return t('{n} of {total} stored clips are damaged, such as {path} ({why}). This makes them again: {command}', n=len(self.damaged),
+                 total=self.counts['ok'], path=path, why=why, command=command_of(self.folder, retry='damaged'))
 
     def video(
         self,

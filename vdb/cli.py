@@ -205,9 +205,11 @@ def _stage_line(c) -> str:
 def show(path: RunPath, as_json: AsJson = False):
     from vdb.bench import open_run
     from vdb.render import cost_table, estimate_table, estimates_of, metric_name
+    from vdb.stats import approximate_note
     run = open_run(path)
     estimates, cost = estimate_table(run), cost_table(run)
-    found = [f'{metric_name(e.metric, e.variant)}: {e}' + (f' {e.unit}' if e.unit != '1' and e.n_cells else '') for e in estimates_of(run)]
+    every = estimates_of(run)
+    found = [*(f'{metric_name(e.metric, e.variant)}: {e}' for e in every), *approximate_note(every)]
     text = '\n\n'.join('\n'.join(part) for part in ([repr(run)], found, [_stage_line(c) for c in cost.itertuples()]) if part)
     say(as_json, text, dict(path=run.path, fingerprint=run.fingerprint, model=run.model, **run.counts, damaged=run.damaged,
                             estimates=estimates.to_dict('records'), cost=cost.to_dict('records')))

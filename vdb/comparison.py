@@ -13,7 +13,7 @@ from .bench import Run, open_run
 from .core import InputError, RunError, digest
 from .i18n import format_number, t
 from .results import differences
-from .stats import Comparison, compare_scores
+from .stats import Comparison, approximate_note, compare_scores
 
 # %% ../nbs/55_comparison.ipynb #check_comparable
 def check_comparable(a: Run, b: Run) -> list[str]:  # What differs in how they were measured, in words
@@ -54,7 +54,7 @@ class RunComparison:
     def text(self) -> str:
         "The verdicts, a line a metric."
         title = t('{b} against {a}', a=f'{self.a.model} ({self.a.path})', b=f'{self.b.model} ({self.b.path})')
-        return '\n'.join([title, *self.notes, *(str(r) for r in self.rows)])
+        return '\n'.join([title, *self.notes, *(str(r) for r in self.rows), *approximate_note(self.rows)])
 
     def as_dict(self) -> dict:
         "The comparison for a program."

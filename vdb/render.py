@@ -26,7 +26,7 @@ from .core import InputError, RunError, VdbError, digest
 from .i18n import current_locale, format_bytes, format_duration, format_interval, format_number, t, tn, translate
 from .media import video_html
 from .results import RunFolder, command_of
-from .stats import Comparison, Estimate, estimate_scores
+from .stats import Comparison, Estimate, approximate_note, estimate_scores
 from .text import escape, one_line
 
 # %% ../nbs/60_render.ipynb #Html
@@ -91,11 +91,11 @@ def estimates_section(run) -> Html:
     rows = [{t('Metric'): metric_name(e.metric, e.variant), t('Better'): direction_sign(e.direction), interval: _interval(e),
              t('Unit'): '' if e.unit == '1' else e.unit, t('Prompts'): e.n_prompts,
              t('Clips scored of planned'): f'{e.n_cells} / {e.n_planned}'} for e in found]
-    why = dict.fromkeys(e.approximate for e in found if e.approximate)
-    note = paragraph(t('≈ approximate: {reasons}.', reasons='; '.join(why)), 'note') if why else Html('')
+    note = _notes(found)
     return heading(t('Estimates')) + table(rows, (interval, t('Prompts'), t('Clips scored of planned'))) + note + _nothing(rows, t('nothing was scored'))
 
 def _interval(e: Estimate) -> str: return format_interval(e.mean, e.lo, e.hi) + (' ≈' if e.approximate else '')
+def _notes(found: list) -> Html: return Html(''.join(paragraph(n, 'note').html for n in approximate_note(found)))
 
 def _nothing(rows: list, text: str) -> Html: return Html('') if rows else paragraph(text)
 
@@ -154,7 +154,7 @@ def verdict_sentences(run) -> list[str]:
     if is_external(run): said = [tn('{ok} of {n} given clip could be read.', '{ok} of {n} given clips could be read.', total, ok=c['ok'])]
     else: said = [tn('{ok} of {n} planned clip was made.', '{ok} of {n} planned clips were made.', total, ok=c['ok'])]
     if c['failed'] or c['skipped']: said.append(t('{failed} failed and {skipped} were skipped: see below; they stay in the denominators.', **c))
-    if run.damaged: said.append(t('{damage}.', damage=run.damage_sentence().rstrip('.')))
+    if run.damaged: said.append(tn('{n} stored clip is damaged: see below.', '{n} stored clips are damaged: see below.', len(run.damaged)))
     if c['planned']: said.append(t('The run is not finished: {planned} are still to do.', **c))
     best = next((e for e in estimates_of(run) if e.metric == main_metric(run)), None)
     if best: said.append(t('{metric}: {interval} (mean over {n} prompts, 95 % interval).', metric=metric_name(best.metric, best.variant),
@@ -191,7 +191,9 @@ def clip_figure(run, prompt: str, seed: int, note: str) -> str:  # An HTML fragm
     "One clip with its prompt below."
     text = next(p.text for p in run.protocol.prompts if p.id == prompt)
     try: return video_html(run.video(prompt, seed), t('{prompt} · seed {seed} · {note}', prompt=one_line(text, 160), seed=seed, note=note))
-    except VdbError as error: return f'<figure><figcaption>{escape(one_line(text, 160))}: {escape(error)}</figcaption></figure>'
+    except VdbError as error:
+        why = t('{prompt}: no clip ({why})', prompt=one_line(text, 160), why=error.fields.get('why') or error)
+        return f'<figure><figcaption>{escape(why)}</figcaption></figure>'
 
 def clip_row(title: str, clips: list[str], budget: list[int]) -> Html:
     "Clips in a row while the page's budget of bytes lasts."
@@ -231,8 +233,10 @@ def failures_section(run) -> Html:
     missing = s[s['gone'].isna()].groupby(['metric', 'status', 'reason'], sort=False).size()
     lost = [{t('Metric'): metric_name(m), t('Status'): status_name(status), t('Reason'): reason, t('Clips'): int(n)} for (m, status, reason), n in missing.items()]
     more = paragraph(t('{n} more are in the table of generations.', n=len(g) - 50)) if len(g) > 50 else Html('')
-    none = paragraph(t('No planned clip is missing and every metric could be taken.')) if not rows and not lost else Html('')
-    return heading(t('Failures')) + table(rows) + more + table(lost) + none
+    whole = not rows and not lost and not run.damaged
+    none = paragraph(t('No planned clip is missing and every metric could be taken.')) if whole else Html('')
+    damaged = paragraph(run.damage_sentence()) if run.damaged else Html('')
+    return heading(t('Failures')) + table(rows) + more + table(lost) + damaged + none
 
 def status_name(status: str) -> str: return translate(f'status.{status}')
 
@@ -291,13 +295,15 @@ def comparison_verdict_section(found) -> Html:
 def comparison_table_section(found) -> Html:
     "The paired differences."
     a, b = found.a.model, found.b.model
-    rows = [{t('Metric'): metric_name(r.metric, r.variant), t('Better'): direction_sign(r.direction), t('{model}, baseline', model=a): format_number(r.baseline),
-             t('{model}, candidate', model=b): format_number(r.candidate), t('Difference [95 % interval]'): format_interval(r.difference, r.lo, r.hi), t('p (Holm)'): p_text(r.p_holm),
-             t('Margin'): format_number(r.margin) if r.margin else '–', t('Prompts'): r.n_prompts, t('Pairs'): r.n_pairs, t('Verdict'): r.verdict_name} for r in found.rows]
+    rows = [{t('Metric'): metric_name(r.metric, r.variant), t('Verdict'): r.verdict_name, t('Better'): direction_sign(r.direction),
+             t('{model}, baseline', model=a): format_number(r.baseline), t('{model}, candidate', model=b): format_number(r.candidate),
+             t('Difference [95 % interval]'): format_interval(r.difference, r.lo, r.hi) + (' ≈' if r.approximate else ''),
+             t('p (Holm)'): p_text(r.p_holm), t('Margin'): format_number(r.margin) if r.margin else '–',
+             t('Prompts'): r.n_prompts, t('Pairs'): r.n_pairs} for r in found.rows]
     dropped = max((r.n_dropped for r in found.rows), default=0)
     note = paragraph(t('Up to {n} pairs failed in one run or the other and were left out; given the worst value instead, the verdicts are: {verdicts}.', n=dropped,
                        verdicts=', '.join(f'{metric_name(r.metric)}: {r.verdict_if_failed}' for r in found.rows if r.verdict_if_failed) or '–')) if dropped else Html('')
-    return heading(t('Paired differences')) + table(rows, tuple(rows[0])[2:-1] if rows else ()) + note
+    return heading(t('Paired differences')) + table(rows, tuple(rows[0])[3:] if rows else ()) + _notes(found.rows) + note
 
 def p_text(p: float) -> str: return '–' if p != p else t('< 0.001') if p < .001 else f'{p:.3f}'
 

@@ -313,10 +313,12 @@ def command_of(
     options += [('metric', m) for m in source.get('metrics') or ()]
     options += [('margin', f'{k}={v!r}') for k, v in (source.get('margins') or {}).items()]
     options += [('out', folder.path), *more.items()]
-    told = ' '.join(f'--{k.replace("_", "-")} {shlex.quote(str(v))}' for k, v in options if v not in (None, ''))
+    told = ' '.join(f'--{k.replace("_", "-")} {shlex.quote(_option(v))}' for k, v in options if v not in (None, ''))
     if source.get('videos'): return f'vdb score {shlex.quote(source["videos"])} {told}'
     if source.get('model'): return f'vdb run {shlex.quote(source["model"])} {told}'
     return f'vdb.run(..., {", ".join(f"{k}={v!r}" for k, v in dict(out=folder.path, **more).items())})'
+
+def _option(value) -> str: return repr(value).removesuffix('.0') if isinstance(value, float) else str(value)
 
 def _run_options(protocol: Protocol, source: dict) -> list[tuple[str, object]]:
     "What was asked of a run of a model, besides its suite."
