@@ -364,7 +364,8 @@ body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans"
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .8rem; } h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; border-bottom: 1px solid #ddd; padding-bottom: .25rem; } h3 { font-size: 1.02rem; margin: 1.2rem 0 .4rem; }
 .verdict { font-size: 1.1rem; background: #f3f6fa; border-left: 4px solid #2b5c8a; padding: .8rem 1rem; margin: 0 0 1rem; } .note { color: #8a5a00; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; } th, td { text-align: left; padding: .3rem .75rem .3rem 0; border-bottom: 1px solid #e6e6e6; vertical-align: top; }
-th { font-weight: 600; color: #444; white-space: nowrap; } td { overflow-wrap: normal; } td:last-child { min-width: 7rem; } td.n, th.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+th { font-weight: 600; color: #444; vertical-align: bottom; } th, td { overflow-wrap: normal; } td:last-child:not(.n) { min-width: 7rem; } td:nth-child(2):not(.n):not(:empty) { min-width: 5rem; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } td.n { white-space: nowrap; }
 .clips { display: flex; flex-wrap: wrap; gap: .9rem; } .clips figure { width: 190px; margin: 0; } .pair { display: flex; gap: .3rem; } figcaption { font-size: .8rem; color: #555; line-height: 1.35; }
 video { width: 100%; height: auto; background: #eee; } figure { margin: .8rem 0; } figure img { max-width: 100%; height: auto; }
 @media (max-width: 40rem) { body { margin: 1rem auto; } .clips figure { width: calc(50vw - 1.9rem); } table { font-size: .82rem; } }
