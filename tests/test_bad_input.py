@@ -82,6 +82,8 @@ bad_calls = [
     ([M, '--suite', 'ok.txt', '--seeds', ','], 2, ['no seeds']),
     ([M, '--suite', 'ok.txt', '--frames', '0'], 2, ['frames is 0: expected a whole number of at least 1']),
     ([M, '--suite', 'ok.txt', '--fps', 'nan'], 2, ['fps is nan']),
+    ([M, '--suite', 'ok.txt', '--fps', '0'], 2, ['fps is 0.0: expected a number above 0']),
+    ([M, '--suite', 'ok.txt', '--scheduler', 'Foo'], 2, ['no scheduler Foo', 'such as']),
     ([M, '--suite', 'ok.txt', '--margin', 'sharpness'], 2, ['metric=number']),
     ([M, '--suite', 'ok.txt', '--margin', 'sharpnes=1'], 2, ['sharpnes']),
     ([M, '--suite', 'ok.txt', '--margin', 'sharpness=-1'], 2, ['expected a positive number']),
@@ -204,13 +206,18 @@ def test_damaged_part_and_manifest(warm, run_folder, tmp_path):
 def test_the_command_that_an_error_names_mends_the_run(warm, run_folder, tmp_path, home):
     "A clip, a table and a manifest: each is told in one line with a command, and that command brings back the same run."
     import shlex
+    from vdb.results import RunFolder
     folder = tmp_path/'run'
     shutil.copytree(run_folder, folder)
     expected = tables(folder), clips(folder)
     def spoil_clip(): next((folder/'videos').iterdir()).unlink()
-    def spoil_table(): next((folder/'scores').iterdir()).write_bytes(b'PAR1')
-    def spoil_manifest(): next((folder/'manifests').iterdir()).write_text('{}')
-    for spoil in (spoil_clip, spoil_table, spoil_manifest):
+    def counted(table): return next(folder/p for m in RunFolder(str(folder)).manifests().values() for p in m['parts'] if p.startswith(table))
+    def spoil_table(): counted('scores').write_bytes(b'PAR1')
+    def spoil_manifest(): next((folder/'manifests').glob('*.json')).write_text('{}')
+    def spoil_manifests(): [p.unlink() for p in (folder/'manifests').iterdir()]
+    def spoil_by_folder(): (part := counted('scores')).unlink(), part.mkdir()
+    def spoil_by_pipe(): (part := counted('generations')).unlink(), os.mkfifo(part)
+    for spoil in (spoil_clip, spoil_table, spoil_manifest, spoil_manifests, spoil_by_folder, spoil_by_pipe):
         spoil()
         line = warm('show', folder, cwd=home).err
         assert len(line.splitlines()) == 1 and 'damaged' in line, line
@@ -219,6 +226,43 @@ def test_the_command_that_an_error_names_mends_the_run(warm, run_folder, tmp_pat
         assert done.status == 0, done.err
         assert (tables(folder), clips(folder)) == expected
         assert not warm('show', folder, cwd=home).err
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda f: f.write_text('{"so'), lambda f: f.write_text('"x"'), lambda f: f.write_bytes(b'\xff\xfe'), lambda f: (f.unlink(), f.mkdir()), lambda f: (f.unlink(), f.symlink_to('/dev/zero')),
+    lambda f: f.write_text(hashed(environments=5, source={})), lambda f: f.write_text(hashed(environments=[], source=dict(model=5))), lambda f: f.write_text(hashed(environments=[], source=[1]))])
+def test_damaged_environment(warm, pipeline, run_folder, tmp_path, home, spoil):
+    "What it says is lost, and nothing else is: the run goes on, is mended by its own call, and has its scores."
+    folder = tmp_path/'run'
+    shutil.copytree(run_folder, folder)
+    expected = tables(folder), clips(folder)
+    spoil(folder/'environment.json')
+    next((folder/'videos').iterdir()).unlink()
+    shown = warm('show', folder)
+    assert shown.status == 0 and len(shown.err.splitlines()) == 1 and 'retry damaged' in shown.err
+    told(warm('verify', folder), 1, 'environment.json is damaged')
+    assert warm('report', folder).status == 1
+    call = ['run', pipeline('ltx'), '--suite', 'ok.txt', '--seeds', 2, '--out', folder, *small, '--retry', 'damaged']
+    if (folder/'environment.json').is_dir(): (folder/'environment.json').rmdir()  # What is no file is not replaced
+    done = warm(*call, cwd=home)
+    assert done.status == 0, done.err
+    assert (tables(folder), clips(folder)) == expected and not warm('show', folder).err
+    assert warm('report', folder).status == 0
+
+
+def hashed(**body) -> str:
+    from vdb.core import digest
+    return json.dumps(body | dict(hash=digest(body)))
+
+
+def test_words_of_a_received_run_are_one_line(warm, run_folder, tmp_path):
+    from vdb.results import RunFolder
+    folder = tmp_path/'run'
+    shutil.copytree(run_folder, folder)
+    RunFolder(str(folder)).write_environment([], dict(model='tiny\n\x1b[31mvdb: x'))
+    next((folder/'videos').iterdir()).unlink()
+    shown = warm('show', folder).err
+    assert len(shown.splitlines()) == 1 and '\x1b' not in shown
 
 
 def clips(folder): return {p.name: p.read_bytes() for p in (folder/'videos').iterdir()}

@@ -244,3 +244,13 @@ def test_a_link_out_of_the_folder_tells_nothing_of_what_it_names(folder, tmp_pat
     ((status, reason),) = rows(run).values()
     assert status == 'failed' and 'password' not in reason and str(tmp_path/'secret') not in reason
     assert 'password' not in ' '.join(run.scores['reason'])
+
+
+def test_a_clip_that_was_moved_is_told_without_a_command_that_would_fail(folder, clip, tmp_path):
+    for i in range(2): shutil.copy(clip, folder/f'a-{i}.mp4')
+    run, _ = scored(folder, tmp_path)
+    (folder/'a-0.mp4').rename(tmp_path/'elsewhere.mp4')
+    from vdb.bench import open_run
+    with pytest.warns(UserWarning, match='1 of 2 stored clips are damaged.*it is missing.*put back a copy'): open_run(run.path)
+    (tmp_path/'elsewhere.mp4').rename(folder/'a-0.mp4')
+    assert not open_run(run.path).damaged

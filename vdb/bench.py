@@ -27,7 +27,7 @@ from .media import encoded, read_video, stored_codec
 from .metrics.base import choose
 from .models.load import check_clip, generation_error, load, weights_of
 from .prompts.suites import load_suite
-from .results import RunFolder, command_of
+from .results import RunFolder
 from .text import one_line
 from .timing import environment, peak_memory
 
@@ -158,7 +158,7 @@ class Run:
         return self.folder.table('scores')
 
     @cached_property
-    def environments(self) -> list[dict]: return (self.folder.read_json('environment.json') or {}).get('environments', [])
+    def environments(self) -> list[dict]: return self.folder.environment().get('environments', [])
 
     @property
     def counts(self) -> dict[str, int]:  # ok, failed, skipped, planned
@@ -181,8 +181,8 @@ class Run:
         "How many clips are damaged, one of them, and the command that mends them."
         if not self.damaged: return ''
         path, why = next(iter(self.damaged.items()))
-        return t('{n} of {total} stored clips are damaged, such as {path} ({why}). This makes them again: {command}', n=len(self.damaged),
-                 total=self.counts['ok'], path=path, why=why, command=command_of(self.folder, retry='damaged'))
+        return t('{n} of {total} stored clips are damaged, such as {path} ({why}). {mend}', n=len(self.damaged), total=self.counts['ok'],
+                 path=one_line(path), why=why, mend=self.folder.mending(path))
 
     def video(
         self,
@@ -226,9 +226,11 @@ def forget_for(
     folder: RunFolder,
     protocol: Protocol,
     retry: str | None,  # 'failed', 'damaged' or None
+    source: dict,  # What makes it again, for a record that is damaged
 ) -> None:
     "Take away the rows of what is to be made again."
     if retry is None: return
+    if retry == 'damaged' and not folder.environment(damaged=True): folder.write_environment([], source)  # On what, nobody knows
     rows = folder.table('generations', damaged=retry == 'damaged')
     if retry == 'failed': rows = rows[rows['status'] == 'failed']
     else: rows = rows[np.array([not _is_whole(folder, row) for row in rows.itertuples()], bool)]
@@ -282,7 +284,7 @@ def run(
     protocol = replace(plan, model=loaded.fingerprint(), settings=settings, codec=stored_codec(settings.height or 512, settings.width or 512))
     folder = RunFolder(out or f'runs/{loaded.name}-{name}-{protocol.fingerprint[:8]}')
     folder.create(protocol)
-    forget_for(folder, protocol, retry)
+    forget_for(folder, protocol, retry, source)
     todo = unfinished(folder, protocol)
     if todo: record_environment(folder, loaded, threads, source)
     _finish(folder, protocol, loaded, chosen, todo, progress)
@@ -291,7 +293,7 @@ def run(
 def _opened(out: str, plan: Protocol, source: dict) -> Run | None:
     "The run in `out`, if this very call made it and it is whole: seen without loading the model."
     folder = RunFolder(out)
-    if folder.read_json('protocol.json') is None or (folder.read_json('environment.json') or {}).get('source') != source: return None
+    if folder.read_json('protocol.json') is None or folder.environment(damaged=True).get('source') != source: return None
     there = folder.protocol()
     asked = {k: v for k, v in asdict(plan.settings).items() if v is not None}
     same = replace(there, model={}, codec='', settings=Settings(**{k: getattr(there.settings, k) for k in asked})) == Protocol.from_dict(json.loads(canonical_json(plan.as_dict())))
@@ -337,8 +339,8 @@ def _warm_up(model, protocol: Protocol, prompt: Prompt) -> bool:  # Whether it w
 def record_environment(folder: RunFolder, model, threads: int, source: dict) -> None:
     "What this process runs on, beside what earlier ones did."
     here = dict(environment(getattr(model, 'device', 'cpu'), threads), reasons=getattr(model, 'reasons', {}))
-    before = folder.read_json('environment.json') or dict(environments=[])
-    if here not in before['environments']: folder.write_json('environment.json', dict(environments=[*before['environments'], here], source=source))
+    before = folder.environment().get('environments', [])
+    if here not in before: folder.write_environment([*before, here], source)
 
 # %% ../nbs/50_bench.ipynb #verify
 def verify(
@@ -373,7 +375,7 @@ def _stored(r: Run, path: str) -> Video:
 
 def load_again(r: Run):
     "The model of a run, loaded as it was then."
-    source = (r.folder.read_json('environment.json') or {}).get('source') or {}
+    source = r.folder.environment().get('source') or {}
     if source.get('videos'): raise RunError('the clips of {path} were made elsewhere: there is no model to make them again', path=r.path)
     if not source.get('model'): raise RunError('{path} does not say how its model was loaded: pass the model', path=r.path)
     return load(source['model'], source.get('device'), source.get('dtype'), source.get('revision'))

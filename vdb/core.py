@@ -152,8 +152,9 @@ class Settings:
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
             whole = name in ('fps', 'guidance') or isinstance(value, int)
             if value is not None and not (number and whole and value >= least and (name != 'fps' or value > 0)):
+                if name == 'fps': raise InputError('fps is {value}: expected a number above 0', value=repr(value))
                 raise InputError('{name} is {value}: expected {kind} of at least {least}', name=name, value=repr(value),
-                                 kind=t('a number') if name in ('fps', 'guidance') else t('a whole number'), least=least)
+                                 kind=t('a number') if name == 'guidance' else t('a whole number'), least=least)
             if value is not None and name in ('fps', 'guidance'): object.__setattr__(self, name, float(value))  # 16 and 16. are one protocol
 
     def filled(

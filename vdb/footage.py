@@ -203,10 +203,11 @@ def score(
     use_threads(protocol.threads)
     folder = RunFolder(out or f'runs/{protocol.model["name"]}-{protocol.fingerprint[:8]}')
     folder.create(protocol)
-    forget_for(folder, protocol, retry)
+    source = dict(videos=_spelt(videos), suite=str(suite) if suite else None, metrics=metrics)
+    forget_for(folder, protocol, retry, source)
     files, prompts = {(shown[c.prompt].id, c.seed): c.path for c in clips}, {p.id: p for p in protocol.prompts}
     todo, sizes = unfinished(folder, protocol), Counter()
-    if todo: record_environment(folder, None, protocol.threads, dict(videos=_spelt(videos), suite=str(suite) if suite else None, metrics=metrics))
+    if todo: record_environment(folder, None, protocol.threads, source)
     for cell in tqdm(todo, disable=not progress, desc=protocol.model['name'], unit=t('clip'), dynamic_ncols=True):
         sizes[_score_cell(folder, protocol, chosen, cell, prompts[cell.prompt], files.get((cell.prompt, cell.seed)))] += 1
     folder.compact(protocol)

@@ -22,6 +22,7 @@ import numpy as np
 
 from .core import Generation, InputError, Protocol, RunError, Sample, Score, canonical_json, digest
 from .i18n import t
+from .prompts.suites import not_a_file
 from .text import one_line
 
 # %% ../nbs/45_results.ipynb #files
@@ -91,9 +92,9 @@ class Folder:
 
     def read_json(self, name: str) -> dict | None:  # None where there is no such file
         "One JSON file of the folder."
-        try: return json.loads(self.fs.cat_file(self.at(name)))
-        except FileNotFoundError: return None
-        except (ValueError, OSError) as error:
+        content = self._content(name)
+        try: return None if content is None else json.loads(content)
+        except (ValueError, RecursionError) as error:
             raise RunError('{path}/{name} cannot be read: {why}', path=self.path, name=name, why=one_line(error)) from error
 
     def write_bytes(self, name: str, content: bytes) -> None:
@@ -122,13 +123,17 @@ class Folder:
             except FileNotFoundError: continue
             found |= {f'{folder}/{e["name"].rsplit("/", 1)[-1]}': e['size'] if e['type'] == 'file' else self.fs.du(e['name']) for e in entries}
         for name in filter(os.path.isabs, names):
-            inside = [os.path.join(name, n) for n in os.listdir(name)] if os.path.isdir(name) else [name]
-            with suppress(OSError): found[name] = sum(os.stat(file).st_size for file in inside)
+            with suppress(OSError):
+                inside = [os.path.join(name, n) for n in os.listdir(name)] if os.path.isdir(name) else [name]
+                found[name] = sum(os.stat(file).st_size for file in inside)
         return {n: found[n] for n in names if n in found}
 
-    def _content(self, name: str) -> bytes | None:  # None where there is no such file
+    def _content(self, name: str) -> bytes | None:  # None where there is no such file; nothing where it is no file
+        if self.is_local and not_a_file(self.at(name)): return b''  # A pipe or a device would be read without end
         try: return self.fs.cat_file(self.at(name))
         except FileNotFoundError: return None
+        except NotADirectoryError as error:
+            raise RunError('{path} is in the way: a file lies where a folder is needed', path=self.path) from error
         except OSError as error: raise RunError('{path}/{name} cannot be read: {why}', path=self.path, name=name, why=one_line(error)) from error
 
     def _names(self, folder: str) -> list[str]:
@@ -141,12 +146,20 @@ class Folder:
         except FileNotFoundError: return 0.
 
 # %% ../nbs/45_results.ipynb #manifest
-def _manifest(content: bytes) -> dict | None:  # None: not what was written
-    "A manifest that agrees with its own hash."
+def _hashed(content: bytes, fields: tuple[str, ...]) -> dict | None:  # None: not what was written
+    "JSON that agrees with its own hash."
     try: told = json.loads(content)
-    except ValueError: return None
-    body = {k: told.get(k) for k in ('parts', 'replaces')} if isinstance(told, dict) else {}
+    except (ValueError, RecursionError): return None
+    body = {k: told.get(k) for k in fields} if isinstance(told, dict) else {}
     return body if body and told.get('hash') == digest(body) else None
+
+def _is_environment(environments, source) -> bool:
+    "Whether a record that came with a run has the shape that is read."
+    if not (isinstance(environments, list) and all(isinstance(e, dict) for e in environments) and isinstance(source, dict)): return False
+    texts = [source.get(k) for k in ('model', 'videos', 'suite', 'device', 'dtype', 'revision')] + [e.get('device_name') for e in environments]
+    metrics, margins = source.get('metrics') or [], source.get('margins') or {}
+    lists = isinstance(metrics, list) and all(isinstance(m, str) for m in metrics) and isinstance(margins, dict)
+    return lists and all(x is None or isinstance(x, str) for x in texts) and all(isinstance(v, (int, float)) for v in margins.values())
 
 leftover_after_s = 3600  # What nobody lists may be a part that a living writer is about to list; after an hour it is not
 
@@ -206,19 +219,40 @@ class RunFolder(Folder):
         replaced = {r for m in found.values() if m for r in m['replaces']}
         bad = next((n for n, m in found.items() if n not in replaced and not m), None)
         if bad and not damaged: raise self.damage(f'manifests/{bad}', t('it is not what was written'))
+        if not found and not damaged and any(n.startswith('all-') for n in self._names('generations')):
+            raise self.damage('manifests', t('nothing says which tables count'))
         return {n: m for n, m in found.items() if n not in replaced and m}
 
     def _all_manifests(self) -> dict[str, dict | None]:  # None: damaged
         "Those that are replaced, too: a killed compaction may have left some."
         found = {}
         for name in self._names('manifests'):
-            if name.endswith('.json') and (content := self._content(f'manifests/{name}')) is not None: found[name] = _manifest(content)
+            if name.endswith('.json') and (content := self._content(f'manifests/{name}')) is not None: found[name] = _hashed(content, ('parts', 'replaces'))
         return found
 
     def damage(self, name: str, why: str) -> RunError:
-        "The error for a file of this folder that is not what was written: it names the command that mends it."
-        return RunError('{path} is damaged: {why}. This makes it again: {command}', path=name if os.path.isabs(name) else f'{self.path}/{name}',
-                        why=why, command=command_of(self, retry='damaged'))
+        "The error for a file of this run that is not what was written: it names what mends it."
+        path = name if os.path.isabs(name) else f'{self.path}/{name}'
+        return RunError('{path} is damaged: {why}. {mend}', path=path, why=why, mend=self.mending(name))
+
+    def mending(self, name: str) -> str:
+        "What mends a damaged file: a command, where this run can make it again."
+        if os.path.isabs(name): return t('It was made elsewhere: put back a copy')
+        command = command_of(self, retry='damaged')
+        if not command: return t('What made this run makes it again, with retry damaged')
+        return t('This makes it again: {command}', command=command)
+
+    def environment(self, damaged: bool = False) -> dict:  # 'environments', 'source'; empty where nothing is recorded
+        "What the run was made on and from. A damaged record is an error, or left out where damaged ones are allowed."
+        content = self._content('environment.json')
+        told = None if content is None else _hashed(content, ('environments', 'source'))
+        told = told if told and _is_environment(**told) else None
+        if told or content is None or damaged: return told or {}
+        raise self.damage('environment.json', t('it is not what was written'))
+
+    def write_environment(self, environments: list[dict], source: dict) -> None:
+        body = dict(environments=environments, source=source)
+        self.write_json('environment.json', body | dict(hash=digest(body)))
 
     def _read_part(self, part: str, sha256: str):  # -> pyarrow Table; None where there is no such file
         import pyarrow.parquet as pq
@@ -282,7 +316,11 @@ class RunFolder(Folder):
         gone = [p for m in replaced for p in m['parts']] + [f'manifests/{n}' for n in found if n not in counting]
         left = [f'{d}/{n}' for d in (*tables, 'manifests', 'videos') for n in self._names(d) if n.endswith('.part') or d in tables and f'{d}/{n}' not in listed]
         for path in gone + [p for p in left if self._age(p) > leftover_after_s]:
-            with clear_disk_errors(self.path), suppress(FileNotFoundError): self.fs.rm_file(self.at(path))
+            with clear_disk_errors(self.path), suppress(FileNotFoundError): self._remove(self.at(path))
+
+    def _remove(self, path: str) -> None:
+        "A file, or a folder where there should have been one."
+        self.fs.rm(path, recursive=True) if self.fs.isdir(path) else self.fs.rm_file(path)
 
 # %% ../nbs/45_results.ipynb #differences
 def differences(
@@ -306,17 +344,17 @@ def differences(
 def command_of(
     folder: RunFolder,
     **more,  # Options beyond those of the run, such as retry='damaged'
-) -> str:
+) -> str:  # Empty where it was not made by a command
     "The command that made this run, with all of its options: in another folder it makes it again, in this one it goes on with it."
-    source = (folder.read_json('environment.json') or {}).get('source') or {}
+    source = folder.environment(damaged=True).get('source') or {}
+    if not (source.get('videos') or source.get('model')): return ''
     options = [('suite', source.get('suite')), *([] if source.get('videos') else _run_options(folder.protocol(), source))]
     options += [('metric', m) for m in source.get('metrics') or ()]
     options += [('margin', f'{k}={v!r}') for k, v in (source.get('margins') or {}).items()]
     options += [('out', folder.path), *more.items()]
     told = ' '.join(f'--{k.replace("_", "-")} {shlex.quote(_option(v))}' for k, v in options if v not in (None, ''))
-    if source.get('videos'): return f'vdb score {shlex.quote(source["videos"])} {told}'
-    if source.get('model'): return f'vdb run {shlex.quote(source["model"])} {told}'
-    return f'vdb.run(..., {", ".join(f"{k}={v!r}" for k, v in dict(out=folder.path, **more).items())})'
+    what = f'score {shlex.quote(source["videos"])}' if source.get('videos') else f'run {shlex.quote(source["model"])}'
+    return one_line(f'vdb {what} {told}', 2000)
 
 def _option(value) -> str: return repr(value).removesuffix('.0') if isinstance(value, float) else str(value)
 

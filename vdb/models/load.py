@@ -248,7 +248,8 @@ class DiffusersModel:
         kind = getattr(diffusers, name, None)
         if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
             near = nearest(name, [n for n in dir(diffusers) if n.endswith('Scheduler')])
-            raise InputError('diffusers has no scheduler {name}. Did you mean {near}?', name=name, near=', '.join(near) or '–')
+            if near: raise InputError('diffusers has no scheduler {name}. Did you mean {near}?', name=name, near=', '.join(near))
+            raise InputError('diffusers has no scheduler {name}: expected the name of a class, such as EulerDiscreteScheduler', name=name)
         return kind.from_config(self._plain_scheduler.config)
 
 # %% ../../nbs/12_models.load.ipynb #helpers
