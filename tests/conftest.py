@@ -26,3 +26,14 @@ def pipeline(warm, tmp_path_factory):
             saved[kind] = home/kind
         return saved[kind]
     return folder
+
+
+@pytest.fixture
+def promptly():
+    "What waits for a pipe is stopped, and fails."
+    def stop(*_): pytest.fail('it hangs')  # No `except OSError` catches that
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

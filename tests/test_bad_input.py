@@ -275,6 +275,7 @@ def test_missing_clip(warm, run_folder, tmp_path):
     told(warm('verify', folder), 1, '.mp4', '--retry damaged')
     shown = warm('show', folder)
     assert '4 of 4 stored clips are damaged' in shown.err and len(shown.err.splitlines()) == 1
+    assert '4 ok (4 of their clips damaged)' in shown.out
     assert len(json.loads(warm('show', folder, '--json').out)['damaged']) == 4
 
 

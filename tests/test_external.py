@@ -2,7 +2,6 @@
 import json
 import os
 import shutil
-import signal
 import sys
 import warnings
 from pathlib import Path
@@ -15,15 +14,7 @@ from vdb.footage import list_clips, score
 from vdb.media import write_video
 
 
-@pytest.fixture(autouse=True)
-def promptly():
-    "What waits for a pipe is stopped, and fails."
-    def stop(*_): pytest.fail('it hangs')  # No `except OSError` catches that
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(30)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures('promptly')
 
 
 @pytest.fixture(scope='session')

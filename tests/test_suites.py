@@ -2,7 +2,6 @@
 import json
 import os
 import re
-import signal
 import string
 
 import pytest
@@ -12,15 +11,7 @@ from vdb.prompts.suites import load_suite, read_suite
 from vdb.text import safe_name
 
 
-@pytest.fixture(autouse=True)
-def promptly():
-    "What waits for a pipe is stopped, and fails."
-    def stop(*_): pytest.fail('it hangs')  # No `except OSError` catches that
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures('promptly')
 
 
 def written(folder, text, name='s.jsonl'):

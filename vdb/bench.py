@@ -207,9 +207,10 @@ class Run:
         return report(self, open_it=open_it)
 
     def __repr__(self) -> str:
-        c = self.counts
-        return t('Run of {model} on {suite}: {ok} ok, {failed} failed, {skipped} skipped, {planned} to do; protocol {fingerprint}; {path}',
-                 model=self.model, suite=self.protocol.suite, fingerprint=self.fingerprint, path=self.path, **c)
+        lost = t(' ({n} of their clips damaged)', n=len(self.damaged)) if self.damaged else ''
+        return t('Run of {model} on {suite}: {ok} ok{lost}, {failed} failed, {skipped} skipped, {planned} to do; '
+                 'protocol {fingerprint}; {path}', model=self.model, suite=self.protocol.suite, fingerprint=self.fingerprint,
+                 path=self.path, lost=lost, **self.counts)
 
 def open_run(path: str) -> Run:
     "A run that is already there. Damaged clips are warned of."
