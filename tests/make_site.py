@@ -26,8 +26,7 @@ def stage() -> None:
     nbdev runs exported cells, for their signatures, and every cell that has an import anywhere. A test that imports something would then run
     without the cells before it, so of the others only cells that are nothing but imports are run."""
     import ast
-    import builtins
-    import pandas
+    from fastcore import docments
     from nbdev import processors
     from nbdev.serve import proc_nbs
     run_before = processors._do_eval
@@ -37,7 +36,12 @@ def stage() -> None:
         return bool(cell.directives_.keys() & {'export', 'exports', 'exporti', 'exec_doc'} or processors._show_docs(trees)
                     or all(isinstance(tree, (ast.Import, ast.ImportFrom)) for tree in trees))
     processors._do_eval = run_now
-    builtins.pandas = pandas  # a quoted annotation may name a library that its module imports only inside a function
+    signature = docments.signature
+    def as_written(sym, eval_str=True, **how):
+        "A quoted annotation may name a library that its module imports only inside a function: it is shown as it stands."
+        try: return signature(sym, eval_str=eval_str, **how)
+        except NameError: return signature(sym, eval_str=False, **how)
+    docments.signature = as_written
     proc_nbs(n_workers=0)  # in this process, where that rule is
 
 
@@ -70,7 +74,7 @@ def readme(notebook: Path = root/'nbs'/'index.ipynb') -> str:
     return '<!-- made from nbs/index.ipynb by `make readme` -->\n\n' + '\n\n'.join(p.strip('\n') for p in parts if p.strip()) + '\n'
 
 
-floors = (('Ground', 0), ('Subjects', 10), ('Instruments', 30), ('Protocols', 50), ('Scale and trust', 70), ('Faces', 85))  # Name, first number
+floors = (('Ground', 0), ('Subjects', 10), ('Instruments', 30), ('Protocols', 50), ('Pages', 65), ('Scale and trust', 70), ('Faces', 85))  # Name, first number
 
 
 def sidebar() -> str:

@@ -13,9 +13,12 @@ import numpy as np
 import scipy
 from scipy.stats import binom
 
-import vdb.stats as stats
 from vdb.metrics.base import source_hash
-from vdb.stats import aa_findings, comparisons, estimates, holm, needed_prompts, sign_flip_p, simulate_cells
+from vdb.stats.intervals import Shift, estimates
+from vdb.stats.paired import comparisons, holm, sign_flip_p
+from vdb.stats.planning import needed_prompts, needed_proportion_prompts
+from vdb.stats.simulation import aa_findings, simulate_cells
+from vdb.stats.verdicts import Verdict
 
 sizes = ((10, 4), (30, 4), (72, 5), (100, 8))  # prompts, seeds
 iccs = (0, .3, .6, .8)
@@ -37,7 +40,7 @@ def lognormal(prompts, seeds, metrics, icc, rng):
 def draw(shape, prompts, seeds, icc, rng):
     "Scores of `batch` simulated runs and the true mean."
     if shape == 'lognormal': return lognormal(prompts, seeds, batch, icc, rng), float(np.exp(.5))
-    if shape.startswith('share'): return simulate_cells(prompts, seeds, batch, icc, 'share', float(shape.split()[1]), rng), float(shape.split()[1])
+    if shape.startswith('proportion'): return simulate_cells(prompts, seeds, batch, icc, 'proportion', float(shape.split()[1]), rng), float(shape.split()[1])
     return simulate_cells(prompts, seeds, batch, icc, shape, 0., rng), 0.
 
 def grid():
@@ -46,7 +49,7 @@ def grid():
 
 def estimate_coverage(n):
     "Does the interval of a mean hold the true mean of prompts like these?"
-    for shape in ('gaussian', 'skewed', 'share 0.6', 'share 0.9', 'lognormal'):
+    for shape in ('gaussian', 'skewed', 'proportion 0.6', 'proportion 0.9', 'lognormal'):
         for g in grid():
             found = []
             for i, rng in enumerate(batches(n, f'estimate {shape} {g}')):
@@ -57,13 +60,13 @@ def estimate_coverage(n):
             yield dict(shape=shape, **g, coverage=rate(hit), width=rate(wide), methods=sorted(set().union(*how)))
 
 def given_coverage(n):
-    "The same for these prompts: the prompts' effects are kept, the seeds drawn anew. `common`: share of the seeds' variance that all prompts have in common."
-    for shape in ('gaussian', 'skewed', 'share 0.6'):
+    "The same for these prompts: the prompts' effects are kept, the seeds drawn anew. `common`: proportion of the seeds' variance that all prompts have in common."
+    for shape in ('gaussian', 'skewed', 'proportion 0.6'):
         for common in ((0., .02, .2) if shape == 'gaussian' else (0.,)):
             for g in grid():
                 hit, wide = [], []
                 for i, rng in enumerate(batches(n, f'given {shape} {common} {g}')):
-                    if shape.startswith('share'):
+                    if shape.startswith('proportion'):
                         q = np.full((g['prompts'], 1, batch), .6) if g['icc'] == 0 else rng.beta(.6*(1/g['icc'] - 1), .4*(1/g['icc'] - 1), (g['prompts'], 1, batch))
                         y, truth = (rng.random((g['prompts'], g['seeds'], batch)) < q).astype(float), q.mean((0, 1))
                     else:
@@ -76,10 +79,10 @@ def given_coverage(n):
 
 def pair_of(shape, prompts, seeds, icc, rng, gains=.2, losses=.1):
     "Two simulated runs and the true difference. `icc` is that of the differences."
-    if shape == 'share pairs':  # By prompt as the ICC says
-        share = np.broadcast_to([gains, losses, 1 - gains - losses], (prompts, 1, batch, 3))
-        if icc: share = rng.gamma(share*(1/icc - 1)) + 1e-300
-        u, edge = rng.random((prompts, seeds, batch)), np.cumsum(share/share.sum(-1, keepdims=True), -1)
+    if shape == 'proportion pairs':  # By prompt as the ICC says
+        proportion = np.broadcast_to([gains, losses, 1 - gains - losses], (prompts, 1, batch, 3))
+        if icc: proportion = rng.gamma(proportion*(1/icc - 1)) + 1e-300
+        u, edge = rng.random((prompts, seeds, batch)), np.cumsum(proportion/proportion.sum(-1, keepdims=True), -1)
         gain, loss = u < edge[..., 0], (u >= edge[..., 0]) & (u < edge[..., 1])
         tie = rng.random(u.shape) < .5
         return (loss | ~(gain | loss) & tie).astype(float), (gain | ~(gain | loss) & tie).astype(float), gains - losses
@@ -88,13 +91,13 @@ def pair_of(shape, prompts, seeds, icc, rng, gains=.2, losses=.1):
         return a, a + simulate_cells(prompts, seeds, batch, icc, 'skewed', rng=rng), 0.
     a, truth = draw(shape, prompts, seeds, icc, rng)
     b, _ = draw(shape, prompts, seeds, icc, rng)
-    if shape.startswith('share'): return a, b, 0.
+    if shape.startswith('proportion'): return a, b, 0.
     prompt = 3*rng.standard_normal((prompts, 1, batch))  # Common to both: pairing removes it
     return prompt + a, prompt + b, 0.
 
 def compare_coverage(n):
     "Does the interval of a difference hold the true one, and how often is a true 0 rejected: by the flips (`type_1`), and by a verdict, which needs the interval too (`found`)?"
-    for shape in ('gaussian', 'skewed', 'share 0.6', 'share 0.95', 'share pairs', 'leaning'):
+    for shape in ('gaussian', 'skewed', 'proportion 0.6', 'proportion 0.95', 'proportion pairs', 'leaning'):
         for g in grid():
             hit, wide, false, both = [], [], [], []
             for i, rng in enumerate(batches(n, f'compare {shape} {g}')):
@@ -106,7 +109,7 @@ def compare_coverage(n):
 
 def disjoint_coverage(n):
     "The same with other seeds for the candidate."
-    for shape in ('gaussian', 'share 0.6', 'share 0.95'):
+    for shape in ('gaussian', 'proportion 0.6', 'proportion 0.95'):
         for g in grid():
             hit, false = [], []
             for i, rng in enumerate(batches(n, f'disjoint {shape} {g}')):
@@ -136,23 +139,23 @@ def verdicts(n):
             for i, rng in enumerate(batches(n, f'verdict {shape} {g}')):
                 a, b, _ = pair_of(shape, **g, rng=rng)
                 labels = [dict(direction='higher', margin=.5)]*batch
-                false.append(np.array([r.verdict == 'not worse' for r in comparisons(a, b - .5, labels, seed=i, **few)]))
+                false.append(np.array([r.verdict is Verdict.NOT_WORSE for r in comparisons(a, b - .5, labels, seed=i, **few)]))
             yield dict(shape=shape, **g, false_not_worse=rate(false))
     for effect in (.2, .3, .5):
         prompts, right = needed_prompts(1., effect), []
         for i, rng in enumerate(batches(n, f'power {effect}')):
             d = rng.standard_normal((prompts, 1, batch))
-            right.append(np.array([r.verdict == 'not worse' or r.verdict == 'better' for r in comparisons(0*d, d, [dict(direction='higher', margin=effect)]*batch, seed=i, **few)]))
+            right.append(np.array([r.verdict in (Verdict.NOT_WORSE, Verdict.BETTER) for r in comparisons(0*d, d, [dict(direction='higher', margin=effect)]*batch, seed=i, **few)]))
         yield dict(effect=effect, needed=prompts, power=rate(right))
 
     for icc in (0, .3, .6):  # Zeros and ones: a pilot that shows the truth, then fresh runs of the size that it advises
         for margin in (None, .05):
             gain, loss = (.2, .1) if margin is None else (.1, .1)
-            pilot = stats._Shift(gain, loss, 30, icc, 1/4)
-            prompts = min(k for k in stats._needed_share_prompts(pilot, 1, margin, .05, 1) if k)
+            pilot = Shift(gain, loss, 30, icc, 1/4)
+            prompts = min(k for k in needed_proportion_prompts(pilot, 1, margin, .05, 1) if k)
             right = []
             for i, rng in enumerate(batches(n, f'advice {icc} {margin}')):
-                a, b, _ = pair_of('share pairs', prompts, 4, icc, rng, gain, loss)
+                a, b, _ = pair_of('proportion pairs', prompts, 4, icc, rng, gain, loss)
                 found = comparisons(a, b, [dict(direction='higher', margin=margin)]*batch, seed=i, **few)
                 right.append(np.array([r.p <= .05 and not r.lo <= 0 <= r.hi or bool(margin) and r.bound > -margin for r in found]))
             yield dict(gain=gain, loss=loss, icc=icc, margin=margin, advised=prompts, reached=rate(right))
@@ -169,17 +172,17 @@ def family(n):
             yield dict(correlation=correlation, prompts=prompts, any_finding=rate(any_found))
 
 def against_itself(n):
-    "200 splits of the seeds of one run of 60 prompts x 16 seeds x 5 metrics, for several runs. `common` as in `given_coverage`. `within_band`: the runs whose share of findings is in the binomial band of 5 %."
+    "200 splits of the seeds of one run of 60 prompts x 16 seeds x 5 metrics, for several runs. `common` as in `given_coverage`. `within_band`: the runs whose proportion of findings is in the binomial band of 5 %."
     low, high = binom.interval(.95, 200, .05)
     for common in (0., .02, .1):
         for split in ('run', 'prompt'):
-            shares = []
+            proportions = []
             for i in range(max(4, n//100)):
                 rng = np.random.default_rng([i, 77])
                 y = np.sqrt(.4)*rng.standard_normal((60, 1, 5)) + np.sqrt(.6)*(np.sqrt(1 - common)*rng.standard_normal((60, 16, 5)) + np.sqrt(common)*rng.standard_normal((1, 16, 5)))
-                shares.append(float(aa_findings(y, 200, split, flips=1000, seed=i).mean()))
-            yield dict(common=common, split=split, runs=len(shares), mean=round(float(np.mean(shares)), 4), low=min(shares), high=max(shares),
-                       within_band=round(float(np.mean([low/200 <= s <= high/200 for s in shares])), 3))
+                proportions.append(float(aa_findings(y, 200, split, flips=1000, seed=i).mean()))
+            yield dict(common=common, split=split, runs=len(proportions), mean=round(float(np.mean(proportions)), 4), low=min(proportions), high=max(proportions),
+                       within_band=round(float(np.mean([low/200 <= s <= high/200 for s in proportions])), 3))
 
 def speed():
     "Seconds for 10,000 resamples, or flips, of 100 prompts x 8 seeds x 10 metrics: the best and the median of 7."
@@ -204,7 +207,7 @@ def main():
     parts = dict(speed=speed, naive=lambda: naive(n), family=lambda: family(n), against_itself=lambda: against_itself(n), estimate=lambda: estimate_coverage(n), compare=lambda: compare_coverage(n),
                  disjoint=lambda: disjoint_coverage(n), given=lambda: given_coverage(n), verdicts=lambda: verdicts(n))
     head = dict(date=datetime.date.today().isoformat(), device=processor(), versions=dict(python=platform.python_version(), numpy=np.__version__, scipy=scipy.__version__),
-                code={f.__name__: source_hash(f) for f in (stats.estimates, stats.comparisons, stats.aa_findings)}, **few)  # Before anybody edits it
+                code={f.__name__: source_hash(f) for f in (estimates, comparisons, aa_findings)}, **few)  # Before anybody edits it
     path = Path(ask.out)/f"{head['date']}-stats-coverage.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     for name, part in parts.items():

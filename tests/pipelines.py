@@ -76,7 +76,7 @@ builders = dict(ltx=ltx, wan=wan, cogvideox=cogvideox, svd=svd)
 def save(kind: str, folder: str | Path) -> dict:
     "Save a tiny pipeline with seeded weights; returns the settings that suit it."
     import torch
-    from vdb.models.load import declare_missing_torchvision_ops
+    from vdb.models.pipelines import declare_missing_torchvision_ops
     declare_missing_torchvision_ops()
     torch.manual_seed(0)
     pipe, settings = builders[kind]()

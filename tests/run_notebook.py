@@ -1,4 +1,4 @@
-"""Run a notebook top to bottom, as nbdev does: `python tests/run_notebook.py nbs/40_stats.ipynb [slow|gpu ...]`
+"""Run a notebook top to bottom, as nbdev does: `python tests/run_notebook.py nbs/40_stats.intervals.ipynb [slow|gpu ...]`
 
 Cells flagged in `tst_flags` of settings.ini are left out unless their flag is named. An exported cell is compiled under the file
 and the lines where it lies in `vdb/`, so tracebacks point there and coverage counts what the notebook's own tests reach."""

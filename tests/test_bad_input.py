@@ -33,7 +33,7 @@ def object_of(done, status: int) -> dict:
 
 
 def opened(path):
-    from vdb.bench import open_run
+    from vdb.runs import open_run
     return open_run(str(path))
 
 
@@ -120,8 +120,8 @@ def test_bad_call(warm, pipeline, home, argv, status, parts):
 
 
 def test_unknown_model_has_its_neighbours_named(warm, home):
-    from vdb.models.load import cards
-    if 'tiny' not in cards(): pytest.skip('the embedded model is not there')
+    from vdb.models.cards import all_cards
+    if 'tiny' not in all_cards(): pytest.skip('the embedded model is not there')
     told(warm('run', 'tinny', '--suite', 'ok.txt', cwd=home), 2, 'no model is called tinny', 'Did you mean tiny')
 
 
@@ -173,11 +173,11 @@ def test_older_version(warm, pipeline, run_folder, tmp_path):
     folder = spoilt(run_folder, tmp_path, 'protocol.json', json.dumps(d | dict(version=0)))
     before = snapshot(folder)
     for argv in (['show', folder], ['run', pipeline('ltx'), '--suite', run_folder.parent/'ok.txt', '--seeds', 2, '--out', folder, *small]):
-        told(warm(*argv), 1, 'version 0 of the layout', 'reads version 2')
+        told(warm(*argv), 1, 'version 0 of the layout', 'reads version 3')
     assert snapshot(folder) == before
 
 
-@pytest.mark.parametrize('text', ['{"version": 2', '{"version": 2}', '[]', '"x"', '{"version": 2, "prompts": 3}', '\x00\xff'])
+@pytest.mark.parametrize('text', ['{"version": 3', '{"version": 3}', '[]', '"x"', '{"version": 3, "prompts": 3}', '\x00\xff'])
 def test_damaged_protocol(warm, run_folder, tmp_path, text):
     told(warm('show', spoilt(run_folder, tmp_path, 'protocol.json', text)), 1, str(tmp_path))
 
@@ -331,7 +331,7 @@ def test_writes_that_fail(warm, pipeline, home, run_folder, tmp_path, error, roo
     "The same where nothing can be mounted: after `room` writes, every write raises."
     out = tmp_path/'run'
     fault = f'''
-import builtins, errno, vdb.results
+import builtins, errno, vdb.files
 left = [{room}]
 class Full:
     def __init__(self, file): self.file = file
@@ -343,7 +343,7 @@ class Full:
         if left[0] >= 0: return self.file.write(content)
         self.file.write(content[:len(content)//2])
         raise OSError(errno.{error}, "no more")
-vdb.results.open = lambda path, mode='r': Full(builtins.open(path, mode))
+vdb.files.open = lambda path, mode='r': Full(builtins.open(path, mode))
 '''
     call = ['run', pipeline('ltx'), '--suite', home/'ok.txt', '--seeds', 2, '--out', out, *small]
     told(warm(*call, setup=fault), 1, 'cannot be written: no more' if error == 'EIO' else 'is full')
@@ -356,11 +356,11 @@ vdb.results.open = lambda path, mode='r': Full(builtins.open(path, mode))
 def test_only_clips_do_not_fit(warm, pipeline, home, tmp_path):
     "Rows still fit, and none may say that a generation failed."
     fault = """
-import builtins, errno, vdb.results
+import builtins, errno, vdb.files
 def full(path, mode='r'):
-    if '/videos/' in path: raise OSError(errno.ENOSPC, 'no more')
+    if '/videos/' in str(path): raise OSError(errno.ENOSPC, 'no more')
     return builtins.open(path, mode)
-vdb.results.open = full
+vdb.files.open = full
 """
     told(warm('run', pipeline('ltx'), '--suite', home/'ok.txt', '--seeds', 2, '--out', tmp_path/'run', *small, setup=fault), 1, 'is full')
     assert opened(tmp_path/'run').counts == dict(ok=0, failed=0, skipped=0, planned=4)
@@ -449,11 +449,11 @@ RunFolder.commit = commit
 # Somebody else's clips
 
 @pytest.fixture(scope='module')
-def footage(tmp_path_factory):
+def external(tmp_path_factory):
     "Good clips, and one of each kind that is not."
     from vdb.core import Video
-    from vdb.media import write_video
-    folder, random = tmp_path_factory.mktemp('footage')/'clips', np.random.default_rng(0)
+    from vdb.media.write import write_video
+    folder, random = tmp_path_factory.mktemp('external')/'clips', np.random.default_rng(0)
     folder.mkdir()
     def clip(name, height=48, width=64): write_video(Video(random.integers(0, 256, (8, height, width, 3), dtype=np.uint8), 8.), folder/name, codec='playable')
     for i in range(3): clip(f'a red circle-{i}.mp4')
@@ -476,9 +476,9 @@ def frameless(path: Path):
         file.start_encoding()
 
 
-def test_bad_clips_are_rows(warm, footage, tmp_path):
+def test_bad_clips_are_rows(warm, external, tmp_path):
     out = tmp_path/'run'
-    call = ['score', footage, '--out', out, '--no-report', '--quiet', '--json']
+    call = ['score', external, '--out', out, '--no-report', '--quiet', '--json']
     done = warm(*call)
     assert done.status == 0, done.err
     lines = [x for x in done.err.splitlines() if x.strip()]
@@ -501,7 +501,7 @@ def test_bad_clips_are_rows(warm, footage, tmp_path):
     (lambda p: p.mkdir(), ['has no clips']),
     (lambda p: p.write_text('x'), ['is neither a folder nor a manifest']),
 ])
-def test_footage_that_is_none(warm, tmp_path, make, parts):
+def test_external_that_is_none(warm, tmp_path, make, parts):
     make(tmp_path/'clips')
     told(warm('score', 'clips', '--no-report', cwd=tmp_path), 2, *parts)
 

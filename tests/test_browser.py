@@ -23,7 +23,7 @@ def test_the_form_generates_a_clip_and_shows_its_scores(tmp_path):
     write_notebook(tmp_path/'form.ipynb', f'''import vdb
 from dataclasses import replace
 from vdb.core import Settings
-from vdb.widgets.try_it import try_it
+from vdb.widgets.form import try_it
 model = vdb.load({str(tmp_path/'model')!r})
 model.defaults = replace(model.defaults, **{settings!r})
 form = try_it(model, metrics=['temporal_flicker', 'sharpness'])

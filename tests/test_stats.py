@@ -8,8 +8,12 @@ import pytest
 
 from vdb.core import InputError
 from vdb.i18n import set_locale
-from vdb.stats import (_needed_share_prompts, _Shift, _shift, aa_findings, compare, compare_scores, comparisons, estimate, estimate_scores,
-                       estimates, needed_prompts, simulate_cells)
+from vdb.stats.intervals import Shift, estimate, estimates, gains_and_losses
+from vdb.stats.paired import compare, comparisons
+from vdb.stats.planning import needed_prompts, needed_proportion_prompts
+from vdb.stats.simulation import aa_findings, simulate_cells
+from vdb.stats.tables import compare_scores, estimate_scores
+from vdb.stats.verdicts import Verdict
 
 def rows(run, cells, seeds=None, status='failed', direction='higher'):
     "A scores table of one metric; NaN becomes a row with `status`."
@@ -19,7 +23,7 @@ def rows(run, cells, seeds=None, status='failed', direction='higher'):
                               status='ok' if np.isfinite(v) else status, reason='') for i, line in enumerate(cells) for s, v in zip(seeds, line)])
 
 def test_import_is_light():
-    code = "import sys, vdb.stats; print([m for m in ('pandas', 'statsmodels', 'scipy.stats', 'torch', 'matplotlib') if m in sys.modules])"
+    code = "import sys, vdb.stats.tables, vdb.stats.simulation; print([m for m in ('pandas', 'statsmodels', 'scipy.stats', 'torch', 'matplotlib') if m in sys.modules])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
 
 def test_metrics_together_are_as_alone():
@@ -39,7 +43,7 @@ def test_metrics_together_are_as_alone():
         assert (c.difference, c.lo, c.hi, c.n_pairs) == pytest.approx((alone.difference, alone.lo, alone.hi, alone.n_pairs), rel=1e-9)
         assert c.p == pytest.approx(alone.p, abs=.01)
 
-@pytest.mark.parametrize('shape', ['gaussian', 'share'])
+@pytest.mark.parametrize('shape', ['gaussian', 'proportion'])
 def test_more_evidence_narrows(shape):
     rng = np.random.default_rng(1)
     widths = [np.mean([e.hi - e.lo for e in estimates(simulate_cells(n, 4, 40, .3, shape, .6, rng))]) for n in (10, 40, 160)]
@@ -61,11 +65,11 @@ def test_a_large_p_is_never_sameness():
     for i in range(60):
         a, b = rng.standard_normal((2, 12, 2))*rng.choice([.01, 1]) + rng.choice([0, .3])
         margin = float(rng.choice([.05, 1.]))
-        assert compare(a, b).verdict in ('better', 'worse', 'not enough data')
+        assert compare(a, b).verdict in (Verdict.BETTER, Verdict.WORSE, Verdict.NOT_ENOUGH)
         c = compare(a, b, margin=margin)
-        if c.verdict == 'not worse': assert c.bound > -margin
-        if c.verdict == 'not enough data': assert c.bound <= -margin and (c.needs is None or c.needs > 12)
-        if c.verdict in ('better', 'worse'): assert not c.lo <= 0 <= c.hi and c.p_holm <= .05
+        if c.verdict == Verdict.NOT_WORSE: assert c.bound > -margin
+        if c.verdict == Verdict.NOT_ENOUGH: assert c.bound <= -margin and (c.needs is None or c.needs > 12)
+        if c.verdict in (Verdict.BETTER, Verdict.WORSE): assert not c.lo <= 0 <= c.hi and c.p_holm <= .05
 
 def test_failed_counts_and_skipped_does_not():
     y = simulate_cells(20, 3, 1, rng=np.random.default_rng(4))[..., 0]
@@ -104,29 +108,29 @@ def test_words_are_translated():
         for text in (str(e), e.method_name, e.population_name, str(c), c.method_name, c.verdict_name): assert text.startswith('⟦') and text.endswith('⟧'), text
     finally: set_locale(before)
 
-def share_runs(prompts, seeds, runs, gain, loss, icc, rng):
+def proportion_runs(prompts, seeds, runs, gain, loss, icc, rng):
     "Two runs of zeros and ones, (prompts, seeds, runs) each, whose pairs gain and lose at these rates."
-    share = np.broadcast_to([gain, loss, 1 - gain - loss], (prompts, 1, runs, 3))
-    if icc: share = rng.gamma(share*(1/icc - 1)) + 1e-300
-    u, edge = rng.random((prompts, seeds, runs)), np.cumsum(share/share.sum(-1, keepdims=True), -1)
+    proportion = np.broadcast_to([gain, loss, 1 - gain - loss], (prompts, 1, runs, 3))
+    if icc: proportion = rng.gamma(proportion*(1/icc - 1)) + 1e-300
+    u, edge = rng.random((prompts, seeds, runs)), np.cumsum(proportion/proportion.sum(-1, keepdims=True), -1)
     up, down = u < edge[..., 0], (u >= edge[..., 0]) & (u < edge[..., 1])
     tie = rng.random(u.shape) < .5
     return (down | ~up & tie).astype(float), (up | ~down & tie).astype(float)
 
-def other_seeds(prompts, seeds, runs, share, _, icc, rng):
+def other_seeds(prompts, seeds, runs, proportion, _, icc, rng):
     "Two runs of one model under other seeds."
-    y = simulate_cells(prompts, 2*seeds, runs, icc, 'share', share, rng)
+    y = simulate_cells(prompts, 2*seeds, runs, icc, 'proportion', proportion, rng)
     return y[:, :seeds], y[:, seeds:]
 
 @pytest.mark.parametrize('draw, gain, loss, icc, seeds, margin', [
-    (share_runs, .1, .1, .3, 4, .1), (share_runs, .25, .1, 0, 1, None), (share_runs, .2, .1, .4, 3, None), (share_runs, .02, .02, 0, 2, .05),
-    (share_runs, .03, .05, .2, 2, .08), (other_seeds, .9, .9, .5, 3, .05), (other_seeds, .7, .7, 0, 2, .1)])
+    (proportion_runs, .1, .1, .3, 4, .1), (proportion_runs, .25, .1, 0, 1, None), (proportion_runs, .2, .1, .4, 3, None), (proportion_runs, .02, .02, 0, 2, .05),
+    (proportion_runs, .03, .05, .2, 2, .08), (other_seeds, .9, .9, .5, 3, .05), (other_seeds, .7, .7, 0, 2, .1)])
 def test_needs_holds_what_it_says(draw, gain, loss, icc, seeds, margin):
     "As many prompts as advised reach a verdict in four of five runs, where the truth is as the pilot saw it."
-    rng, pairing = np.random.default_rng(10), 'cell' if draw is share_runs else 'prompt'
-    pilot = _shift(*draw(2000, seeds, 20, gain, loss, icc, rng), pairing)
-    pilot = _Shift(*(np.nanmean(x) for x in astuple(replace(pilot, prompts=30, icc=np.nan_to_num(pilot.icc, nan=1)))))
-    needs = min(n for n in _needed_share_prompts(pilot, 1, margin, .05, 1) if n)
+    rng, pairing = np.random.default_rng(10), 'cell' if draw is proportion_runs else 'prompt'
+    pilot = gains_and_losses(*draw(2000, seeds, 20, gain, loss, icc, rng), pairing)
+    pilot = Shift(*(np.nanmean(x) for x in astuple(replace(pilot, prompts=30, icc=np.nan_to_num(pilot.icc, nan=1)))))
+    needs = min(n for n in needed_proportion_prompts(pilot, 1, margin, .05, 1) if n)
     found = comparisons(*draw(needs, seeds, 400, gain, loss, icc, rng), [dict(direction='higher', margin=margin)]*400, pairing=pairing, resamples=2000)
     found = [c for c in found if c.method != 'crossed']  # The advice is for seeds that do not move all prompts together
     held = [c.p <= .05 and not c.lo <= 0 <= c.hi or bool(margin) and c.bound > -margin for c in found]  # One question: Holm would ask for more
@@ -137,7 +141,7 @@ def test_needs_is_no_next_prompt_for_ever():
     ones = np.ones((40, 4))
     advised = [compare(ones[:n], ones[:n], margin=.05).needs for n in (6, 10, 20)]
     assert advised[0] > advised[1] > advised[2] > 40
-    assert compare(ones, ones, margin=.05).verdict == 'not worse'
+    assert compare(ones, ones, margin=.05).verdict == Verdict.NOT_WORSE
     lost = ones.copy(); lost[0, 0] = 0
     assert compare(ones[:10], lost[:10], margin=.02).needs > 100
 
@@ -149,9 +153,9 @@ def test_needs_of_a_family():
     "Six signs cannot reach a level that ten metrics share."
     y = np.arange(60.).reshape(6, 1, 10)
     found = comparisons(y, y + 1, [dict(direction='higher')]*10)
-    assert {(c.verdict, c.needs) for c in found} == {('not enough data', 9)}
+    assert {(c.verdict, c.needs) for c in found} == {(Verdict.NOT_ENOUGH, 9)}
     y = np.arange(90.).reshape(9, 1, 10)
-    assert {c.verdict for c in comparisons(y, y + 1, [dict(direction='higher')]*10)} == {'better'}
+    assert {c.verdict for c in comparisons(y, y + 1, [dict(direction='higher')]*10)} == {Verdict.BETTER}
 
 def test_needed_prompts_of_a_tiny_spread():
     "The distribution's function is not a number far out; the smaller the spread, the fewer prompts."
@@ -189,8 +193,15 @@ def test_ranges_by_metric():
         with pytest.raises(InputError, match='range of m'): estimate_scores(table, {'m': wrong})
 
 @pytest.mark.parametrize('n, shape, mean, population, said', [
-    (10, 'skewed', 0, 'prompts like these', True), (40, 'skewed', 0, 'prompts like these', False), (30, 'share', .97, 'prompts like these', True), (30, 'share', .5, 'prompts like these', False),
+    (10, 'skewed', 0, 'prompts like these', True), (40, 'skewed', 0, 'prompts like these', False), (30, 'proportion', .97, 'prompts like these', True), (30, 'proportion', .5, 'prompts like these', False),
     (10, 'gaussian', 0, 'these prompts', True), (60, 'gaussian', 0, 'these prompts', False)])
 def test_an_interval_that_covers_less_says_so(n, shape, mean, population, said):
     e = estimate(simulate_cells(n, 4, 1, .3, shape, mean, np.random.default_rng(13))[..., 0], population=population)
     assert bool(e.approximate) == said == ('≈' in str(e))
+
+
+@pytest.mark.parametrize('pairing', ['cell', 'prompt'])
+def test_one_prompt_of_which_all_cells_change(pairing):
+    "Half a pair of loss is added to a gain of 1: together they are still no more than all."
+    found = compare(np.zeros((1, 3)), np.ones((1, 3)), margin=.05, pairing=pairing)
+    assert found.verdict is Verdict.NOT_ENOUGH and (found.needs or 99) >= 6

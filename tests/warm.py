@@ -109,14 +109,14 @@ def parent():
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)
     import av, cv2, pandas, pyarrow.parquet, torch, tqdm.auto, transformers  # noqa
-    import vdb.bench, vdb.cli, vdb.comparison, vdb.footage, vdb.render  # noqa
-    from vdb.metrics.base import all_metrics, load_problems
-    from vdb.models.load import declare_missing_torchvision_ops
+    import vdb.bench, vdb.cli, vdb.comparison, vdb.external, vdb.reports.pair  # noqa
+    from vdb.metrics.base import all_metrics, load_metrics
+    from vdb.models.pipelines import declare_missing_torchvision_ops
     declare_missing_torchvision_ops()
     import diffusers, pipelines  # noqa
     for name in ('LTXPipeline', 'AutoencoderKLLTXVideo', 'LTXVideoTransformer3DModel', 'FlowMatchEulerDiscreteScheduler'): getattr(diffusers, name)
     for name in ('T5EncoderModel', 'PreTrainedTokenizerFast'): getattr(transformers, name)
-    load_problems()
+    load_metrics()
     import linecache
     for m in all_metrics(): m.fingerprint()  # reads the sources
     linecache.checkcache = lambda *_: None  # one session sees one version of them, whatever is edited meanwhile

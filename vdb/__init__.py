@@ -1,7 +1,8 @@
 "Benchmark video diffusion models: quality with uncertainty, cost and streaming, in notebooks."
 __version__ = "0.1.0"
 
-_public = {'load': 'models.load', 'run': 'bench', 'open_run': 'bench', 'verify': 'bench', 'score': 'footage', 'compare': 'comparison'}
+_public = {'load': 'models.pipelines', 'run': 'bench', 'open_run': 'runs', 'verify': 'bench', 'score': 'external',
+           'compare': 'comparison'}
 
 __all__ = ['__version__', *_public]
 
@@ -27,3 +28,19 @@ def command() -> None:
 
 
 def __dir__(): return sorted(__all__)
+
+
+def _mimebundle(video) -> dict:
+    from vdb.media.show import mimebundle
+    return mimebundle(video)
+
+
+def _show_videos() -> None:
+    "In a notebook a `Video` plays. IPython is told by the type's name, so that nothing is loaded before one is shown."
+    import sys
+    ipython = sys.modules.get('IPython')
+    shell = ipython and ipython.get_ipython()
+    if shell: shell.display_formatter.mimebundle_formatter.for_type_by_name('vdb.core', 'Video', _mimebundle)
+
+
+_show_videos()

@@ -8,32 +8,53 @@ __all__ = ['check_comparable', 'other_prompts', 'RunComparison', 'compare']
 # %% ../nbs/55_comparison.ipynb #imports
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
-from .bench import Run, open_run
+import pandas as pd
+
 from .core import InputError, RunError, digest
+from .files import Folder
 from .i18n import format_number, t
+from .notebooks import execute_paper, get_paper
 from .results import differences
-from .stats import Comparison, approximate_note, compare_scores
+from .runs import Run, open_run
+from .stats.intervals import approximate_note
+from .stats.tables import compare_scores
+from .stats.verdicts import Comparison
 
 # %% ../nbs/55_comparison.ipynb #check_comparable
-def check_comparable(a: Run, b: Run) -> list[str]:  # What differs in how they were measured, in words
+def check_comparable(
+    a: Run,
+    b: Run,
+) -> list[str]:  # What differs in how they were measured, in words
     "Refuse two runs whose numbers are not the same quantities; tell of what a reader should know."
     mine, theirs = ({(m['name'], m['variant']): m for m in r.protocol.metrics} for r in (a, b))
-    changed = sorted(k[0] for k in set(mine) & set(theirs) if digest(mine[k]) != digest(theirs[k]))
-    if changed: raise RunError('{names} were measured by other versions in {a} and in {b}: score one of them again', names=', '.join(changed), a=a.path, b=b.path)
-    if not set(mine) & set(theirs): raise RunError('{a} and {b} have no metric in common', a=a.path, b=b.path)
-    told = [t('{path} is not finished: {n} of {total} cells are still to do', path=r.path, n=r.counts['planned'], total=len(r.generations)) for r in (a, b) if not r.complete]
+    both = set(mine) & set(theirs)
+    changed = sorted(name for name, variant in both
+                     if digest(mine[name, variant]) != digest(theirs[name, variant]))
+    if changed:
+        raise RunError('{names} were measured by other versions in {a} and in {b}: score one of them again',
+                       names=', '.join(changed), a=a.path, b=b.path)
+    if not both: raise RunError('{a} and {b} have no metric in common', a=a.path, b=b.path)
+    told = [t('{path} is not finished: {n} of {total} cells are still to do', path=r.path,
+              n=r.counts['planned'], total=len(r.generations)) for r in (a, b) if not r.complete]
     for name in ('codec', 'threads'):
         x, y = getattr(a.protocol, name), getattr(b.protocol, name)
         if x != y: told.append(t('{what} differs: {a} and {b}', what=name, a=x, b=y))
     return told
 
 # %% ../nbs/55_comparison.ipynb #other_prompts
-def other_prompts(a: Run, b: Run) -> list[str]:  # Ids
-    "Prompts that have one id in both runs and are not the same: another text, another image, or another thing to look for."
-    def asked(run): return {p.id: (p.text, run.protocol.images.get(p.image, p.image), p.expect) for p in run.protocol.prompts}
+def other_prompts(
+    a: Run,
+    b: Run,
+) -> list[str]:  # Ids
+    "Prompts with one id in both runs that ask for another text, another image, or another thing to look for."
+    def asked(run):
+        return {p.id: (p.text, run.protocol.images.get(p.image, p.image), p.expect)
+                for p in run.protocol.prompts}
+    def same(x, y):
+        return x[:2] == y[:2] and (x[2] == y[2] or not (x[2] and y[2]))  # One may not say what to look for
     mine, theirs = asked(a), asked(b)
-    def same(x, y): return x[:2] == y[:2] and (x[2] == y[2] or not (x[2] and y[2]))  # One suite may not say what to look for
     return [i for i in mine if i in theirs and not same(mine[i], theirs[i])]
 
 # %% ../nbs/55_comparison.ipynb #RunComparison
@@ -43,52 +64,83 @@ class RunComparison:
     a: Run
     b: Run
     rows: list[Comparison]
-    margins: dict  # Those given for this comparison; empty: the baseline's own were used
+    margins: dict[str, float]  # Those given for this comparison; empty: the baseline's own were used
     notes: list[str]
 
     @property
-    def table(self):  # DataFrame with the fields of `vdb.stats.Comparison`
-        import pandas as pd
+    def table(self) -> pd.DataFrame:  # The fields of `vdb.stats.verdicts.Comparison`
+        "The comparison as a table."
         return pd.DataFrame([r.as_dict() for r in self.rows])
 
     def text(self) -> str:
         "The verdicts, a line a metric."
-        title = t('{b} against {a}', a=f'{self.a.model} ({self.a.path})', b=f'{self.b.model} ({self.b.path})')
-        return '\n'.join([title, *self.notes, *(str(r) for r in self.rows), *approximate_note(self.rows)])
+        a, b = (f'{r.model} ({r.path})' for r in (self.a, self.b))
+        return '\n'.join([t('{b} against {a}', a=a, b=b), *self.notes, *map(str, self.rows),
+                          *approximate_note(self.rows)])
 
     def as_dict(self) -> dict:
         "The comparison for a program."
-        return dict(baseline=self.a.path, candidate=self.b.path, notes=self.notes, metrics=[r.as_dict() for r in self.rows])
+        rows = [r.as_dict() for r in self.rows]
+        return dict(baseline=self.a.path, candidate=self.b.path, notes=self.notes, metrics=rows)
 
-    def report(self, out: str | None = None) -> str:  # Path of the HTML file
-        "Write the statistical report of this comparison."
-        from vdb.render import comparison_report
-        return comparison_report(self, out)
+    def report(
+        self,
+        out: str | None = None,  # `runs/compare-...` when None; never a run
+        kind: str | None = None,  # The name of a report on a comparison; the usual one when None
+    ) -> str:  # Path of the HTML file
+        "Write a report on this comparison into a folder of its own."
+        a, b = self.a, self.b
+        paper, which = get_paper(kind, 'comparison'), digest([a.fingerprint, b.fingerprint, self.margins], 8)
+        folder = Folder(out or f'runs/compare-{b.model}-against-{a.model}-{which}')
+        if taken := _run_around(folder):
+            raise InputError('{out} is, or lies in, the run {run}: choose another folder for the comparison',
+                             out=folder.path, run=taken)
+        parameters = dict(a=a.folder.absolute, b=b.folder.absolute, margins=self.margins)
+        return execute_paper(paper, parameters, folder, a=a.model, b=b.model)
 
     def __repr__(self) -> str: return self.text()
+
+# %% ../nbs/55_comparison.ipynb #run_around
+def _run_around(folder: Folder) -> str:  # Empty where there is none
+    "The run that a folder is, or lies in."
+    if not folder.is_local: return folder.path if folder.read_json('protocol.json') else ''
+    here = Path(folder.root).resolve()
+    return next((str(p) for p in (here, *here.parents) if (p/'protocol.json').exists()), '')
 
 # %% ../nbs/55_comparison.ipynb #compare
 def compare(
     a: str | Run,  # The baseline: a run or its folder
     b: str | Run,  # The candidate
-    margins: dict | None = None,  # Metric -> margin; the baseline's own when None
+    margins: dict[str, float] | None = None,  # Metric -> margin; the baseline's own when None
 ) -> RunComparison:
     "Compare two runs, paired by prompt and seed."
     a, b = (r if isinstance(r, Run) else open_run(r) for r in (a, b))
+    both = {m['name'] for m in a.protocol.metrics} & {m['name'] for m in b.protocol.metrics}
     for name, margin in (margins or {}).items():
         if not (math.isfinite(margin) and margin > 0):
-            raise InputError('the margin of {name} is {margin}: expected a positive number', name=name, margin=repr(margin))
+            raise InputError('the margin of {name} is {margin}: expected a positive number', name=name,
+                             margin=repr(margin))
     notes = check_comparable(a, b)
-    if margins: notes.append(t('margins were set after the runs: {margins}', margins=', '.join(f'{k} {format_number(v)}' for k, v in margins.items())))
-    both = {m['name'] for m in a.protocol.metrics} & {m['name'] for m in b.protocol.metrics}
     unknown = sorted(set(margins or {}) - both)
-    if unknown: raise InputError('there is a margin for {name}, which is not among the metrics {names}', name=unknown[0], names=', '.join(sorted(both)))
-    used = {**a.protocol.margins, **(margins or {})}
+    if unknown:
+        raise InputError('there is a margin for {name}, which is not among the metrics {names}',
+                         name=unknown[0], names=', '.join(sorted(both)))
+    if margins:
+        told = ', '.join(f'{k} {format_number(v)}' for k, v in margins.items())
+        notes.append(t('margins were set after the runs: {margins}', margins=told))
+    x, y = _same_prompts(a, b, both, notes)
+    rows = compare_scores(x, y, {**a.protocol.margins, **(margins or {})})
+    return RunComparison(a, b, rows, margins or {}, notes)
+
+# %% ../nbs/55_comparison.ipynb #same_prompts
+def _same_prompts(a: Run, b: Run, metrics: set[str], notes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "The scores of both runs, without prompts that are not the same in both; what is left out is noted."
     other = other_prompts(a, b)
-    if other: notes.append(t('{n} prompts have one id in both runs and another text, image or expectation, such as {first}: they are left out',
-                             n=len(other), first=other[0]))
-    x, y = (r.scores[r.scores['metric'].isin(both) & ~r.scores['prompt'].isin(other)] for r in (a, b))
+    if other:
+        notes.append(t('{n} prompts have one id in both runs and another text, image or expectation, such as '
+                       '{first}: they are left out', n=len(other), first=other[0]))
+    x, y = (r.scores[r.scores['metric'].isin(metrics) & ~r.scores['prompt'].isin(other)] for r in (a, b))
     if other and not set(x['prompt']) & set(y['prompt']):
-        raise RunError('{a} and {b} have no prompt in common: {n} ids are equal, but what they ask for is not, such as {first}',
-                       a=a.path, b=b.path, n=len(other), first=other[0])
-    return RunComparison(a, b, compare_scores(x, y, used), margins or {}, notes)
+        raise RunError('{a} and {b} have no prompt in common: {n} ids are equal, but what they ask for is '
+                       'not, such as {first}', a=a.path, b=b.path, n=len(other), first=other[0])
+    return x, y

@@ -26,8 +26,8 @@ class VdbError(Exception):
     def __init__(
         self,
         template: str,  # The English sentence with named fields, a literal at the call
-        **fields,  # What fills them
-    ):
+        **fields: object,  # What fills them
+    ) -> None:
         super().__init__(template)
         self.template, self.fields = template, fields
 
@@ -37,42 +37,52 @@ class VdbError(Exception):
     def as_dict(self) -> dict:  # JSON-ready
         "The error for a program: its class, its sentence, its fields."
         return dict(error=type(self).__name__, message=str(self), template=self.template,
-                    fields={k: v if isinstance(v, (int, float, bool)) else str(v) for k, v in self.fields.items()})
+                    fields={k: v if isinstance(v, (int, float, bool)) else str(v) for k,
+                            v in self.fields.items()})
 
+# %% ../nbs/00_core.ipynb #remake_error
 def _remake_error(cls, template, fields): return cls(template, **fields)
 
-# %% ../nbs/00_core.ipynb #error-kinds
+# %% ../nbs/00_core.ipynb #InputError
 class InputError(VdbError):
     "What the user gave cannot be used."
     exit_code = 2
 
+# %% ../nbs/00_core.ipynb #MediaError
 class MediaError(InputError):
     "A file that is not a readable video."
 
+# %% ../nbs/00_core.ipynb #RunError
 class RunError(VdbError):
     "A run's folder that cannot be used as it is."
 
+# %% ../nbs/00_core.ipynb #DiskError
 class DiskError(VdbError):
     "A file cannot be written: the disk is full, or it may not be written there."
 
+# %% ../nbs/00_core.ipynb #GenerationError
 class GenerationError(VdbError):
-    "One generation failed. `reason` is a word for the table: `out_of_memory`, `nan_frames`, `black_clip`, `not_stored` or `exception`."
-    def __init__(self, template: str, reason: str = 'exception', **fields):
+    """One generation failed. `reason` is a word for the table: `out_of_memory`, `nan_frames`, `black_clip`,
+    `not_stored` or `exception`."""
+    def __init__(self, template: str, reason: str = 'exception', **fields: object) -> None:
         super().__init__(template, reason=reason, **fields)
         self.reason = reason
 
 # %% ../nbs/00_core.ipynb #canonical_json
 def canonical_json(
-    value: object,  # Dicts, lists, strings, numbers, booleans and None; numpy scalars are taken as their Python twins
+    value: object,  # Dicts, lists, strings, numbers (numpy's too), booleans and None
 ) -> str:
     "One text for one value, whatever the order it was built in."
-    return json.dumps(value, sort_keys=True, separators=(',', ':'), ensure_ascii=False, allow_nan=False, default=_plain)
+    return json.dumps(value, sort_keys=True, separators=(',', ':'), ensure_ascii=False, allow_nan=False,
+                      default=_plain)
 
+# %% ../nbs/00_core.ipynb #plain
 def _plain(value):
     if isinstance(value, np.generic): return value.item()
     if isinstance(value, (set, frozenset)): return sorted(value)
     raise TypeError(f'{type(value).__name__} has no canonical JSON: {value!r}')
 
+# %% ../nbs/00_core.ipynb #digest
 def digest(
     value: object,  # As in `canonical_json`
     length: int = 16,  # Hexadecimal digits
@@ -83,22 +93,27 @@ def digest(
 # %% ../nbs/00_core.ipynb #prompt_mistakes
 def _tags_mistake(tags) -> str:  # Empty where there is none
     "What is wrong with a prompt's tags."
-    if not isinstance(tags, dict): return t('the tags are {kind}: expected an object', kind=type(tags).__name__)
+    if not isinstance(tags, dict):
+        return t('the tags are {kind}: expected an object', kind=type(tags).__name__)
     for name, value in tags.items():
-        plain = isinstance(value, (str, int, float, np.generic)) and (not isinstance(value, float) or math.isfinite(value))
+        plain = isinstance(value, (str, int, float, np.generic)) and (not isinstance(value, float)
+                                                                      or math.isfinite(value))
         if not (isinstance(name, str) and plain):
             return t('the tag {name} is {value}: expected text, a finite number, true or false',
                      name=one_line(name, 40), value=one_line(repr(value), 40))
     return ''
 
+# %% ../nbs/00_core.ipynb #expect_mistake
 def _expect_mistake(expect) -> str:  # Empty where there is none
     "What is wrong with what a checker is to look for."
-    if not isinstance(expect, dict): return t('expect is {kind}: expected an object', kind=type(expect).__name__)
+    if not isinstance(expect, dict):
+        return t('expect is {kind}: expected an object', kind=type(expect).__name__)
     objects = expect.get('objects', [])
     if not isinstance(objects, (list, tuple)) or not all(isinstance(o, dict) for o in objects):
         return t('expect.objects is {value}: expected a list of objects', value=one_line(repr(objects), 40))
     known = ('shape', 'colour', 'direction', 'speed')
-    unknown = [k for k in expect if k not in ('objects', 'background')] + [k for o in objects for k in o if k not in known]
+    unknown = [k for k in expect if k not in ('objects', 'background')]
+    unknown += [k for o in objects for k in o if k not in known]
     if unknown:
         return t('expect has the unknown field {name}: expected objects (with {known}) and background',
                  name=one_line(unknown[0], 40), known=', '.join(known))
@@ -115,24 +130,32 @@ class Prompt:
     id: str = ''  # Derived from the text when empty; at most 80 letters and 200 bytes, since it names files
     tags: dict = field(default_factory=dict)  # category, complexity, motion, language, ...
     image: str | None = None  # Path or URL of a conditioning image
-    expect: dict | None = None  # For a checker: {"objects": [{"shape", "colour", "direction", "speed"}], "background"}
+    expect: dict | None = None  # For a checker: {"objects": [{"shape", "colour", ...}], "background"}
 
     def __post_init__(self):
         if not isinstance(self.text, str):
-            raise InputError('a prompt is text, got {kind}: {value}', kind=type(self.text).__name__, value=one_line(self.text, 60))
-        if self.image is not None and not (isinstance(self.image, str) and self.image.strip() and '\0' not in self.image):
-            raise InputError('the image of a prompt is {image}: expected a path or a URL', image=one_line(repr(self.image), 60))
-        if not self.text.strip() and self.image is None: raise InputError('a prompt is empty: give it text or a conditioning image')
+            raise InputError('a prompt is text, got {kind}: {value}', kind=type(self.text).__name__,
+                             value=one_line(self.text, 60))
+        if self.image is not None and not (isinstance(self.image, str) and self.image.strip()
+                                           and '\0' not in self.image):
+            raise InputError('the image of a prompt is {image}: expected a path or a URL',
+                             image=one_line(repr(self.image), 60))
+        if not self.text.strip() and self.image is None:
+            raise InputError('a prompt is empty: give it text or a conditioning image')
         mistake = _tags_mistake(self.tags) or (self.expect is not None and _expect_mistake(self.expect))
         if mistake: raise InputError('{mistake}', mistake=mistake)
-        if self.id == '': object.__setattr__(self, 'id', safe_name(self.text + (f'\n{self.image}' if self.image else '')))
+        if self.id == '':
+            object.__setattr__(self, 'id', safe_name(self.text + (f'\n{self.image}' if self.image else '')))
         elif not self._id_names_a_file():
-            raise InputError('the prompt id {id} cannot name a file: use at most 80 letters, digits, dashes', id=one_line(repr(self.id), 90))
+            raise InputError('the prompt id {id} cannot name a file: use at most 80 letters, digits, dashes',
+                             id=one_line(repr(self.id), 90))
         try: canonical_json(asdict(self)).encode()
-        except UnicodeEncodeError: raise InputError('a prompt has half a character in it (a lone surrogate): write it as one') from None
+        except UnicodeEncodeError:
+            raise InputError('a prompt has half a character in it (a lone surrogate): write it as '
+                             'one') from None
 
     def _id_names_a_file(self) -> bool:
-        "A file is named `<id>-<seed>.mp4`, with more behind it while it is written: 255 bytes are all that a name may have."
+        "A file is named `<id>-<seed>.mp4`, with more while it is written: a name may have 255 bytes."
         plain = isinstance(self.id, str) and self.id == one_line(self.id, 80) and len(self.id.encode()) <= 200
         return plain and not any(c in self.id for c in '/\\:*?"<>|') and not self.id.startswith(('.', '-'))
 
@@ -150,22 +173,29 @@ class Settings:
     scheduler: str | None = None  # A diffusers scheduler class name
 
     def __post_init__(self):
-        for name, least in (('frames', 1), ('height', 1), ('width', 1), ('steps', 1), ('fps', 0), ('guidance', 0)):
+        for name, least in (('frames', 1), ('height', 1), ('width', 1), ('steps', 1), ('fps', 0),
+                            ('guidance', 0)):
             value = getattr(self, name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
             whole = name in ('fps', 'guidance') or isinstance(value, int)
-            if value is not None and not (number and whole and value >= least and (name != 'fps' or value > 0)):
-                if name == 'fps': raise InputError('fps is {value}: expected a number above 0', value=repr(value))
-                raise InputError('{name} is {value}: expected {kind} of at least {least}', name=name, value=repr(value),
-                                 kind=t('a number') if name == 'guidance' else t('a whole number'), least=least)
-            if value is not None and name in ('fps', 'guidance'): object.__setattr__(self, name, float(value))  # 16 and 16. are one protocol
+            if value is not None and not (number and whole and value >= least
+                                          and (name != 'fps' or value > 0)):
+                if name == 'fps':
+                    raise InputError('fps is {value}: expected a number above 0', value=repr(value))
+                raise InputError('{name} is {value}: expected {kind} of at least {least}', name=name,
+                                 value=repr(value),
+                                 kind=t('a number') if name == 'guidance' else t('a whole number'),
+                                 least=least)
+            if value is not None and name in ('fps', 'guidance'):
+                object.__setattr__(self, name, float(value))  # 16 and 16. are one protocol
 
     def filled(
         self,
         defaults: 'Settings',  # The model's own
     ) -> 'Settings':  # With every `None` replaced where the model has a default
         "These settings with the model's defaults where nothing was asked for."
-        return replace(self, **{f.name: getattr(defaults, f.name) for f in fields(self) if getattr(self, f.name) is None})
+        return replace(self, **{f.name: getattr(defaults, f.name) for f in fields(self)
+                                if getattr(self, f.name) is None})
 
 # %% ../nbs/00_core.ipynb #Audio
 @dataclass
@@ -192,7 +222,8 @@ class Video:
             got = f'{f.dtype} {f.shape}' if isinstance(f, np.ndarray) else type(f).__name__
             raise InputError('frames are {got}: expected a uint8 array (T, H, W, 3), RGB', got=got)
         if self.times is not None and len(self.times) != len(f):
-            raise InputError('{times} times for {frames} frames: expected one a frame', times=len(self.times), frames=len(f))
+            raise InputError('{times} times for {frames} frames: expected one a frame', times=len(self.times),
+                             frames=len(f))
 
     @classmethod
     def from_float(
@@ -201,9 +232,10 @@ class Video:
         fps: float = 16.,
         audio: Audio | None = None,
     ) -> 'Video':
-        "A video from a pipeline's float output, rounded to 8 bits. Values out of range are clipped; NaN is an error."
+        "A video from a pipeline's float output, rounded to 8 bits and clipped; NaN is an error."
         if not np.isfinite(frames).all():
-            raise GenerationError('{n} of {total} values are NaN or infinite', reason='nan_frames', n=int((~np.isfinite(frames)).sum()), total=frames.size)
+            raise GenerationError('{n} of {total} values are NaN or infinite', reason='nan_frames',
+                                  n=int((~np.isfinite(frames)).sum()), total=frames.size)
         return cls((np.clip(frames, 0, 1)*255).round().astype(np.uint8), fps, audio=audio)
 
     def __len__(self) -> int: return len(self.frames)
@@ -212,7 +244,9 @@ class Video:
     @property
     def width(self) -> int: return self.frames.shape[2]
     @property
-    def duration(self) -> float: return float(self.times[-1] - self.times[0] + 1/self.fps) if self.times is not None and len(self) else len(self)/self.fps
+    def duration(self) -> float:
+        if self.times is None or not len(self): return len(self)/self.fps
+        return float(self.times[-1] - self.times[0] + 1/self.fps)
 
     def sha256(self) -> str:
         "The hash of the pixels: equal exactly when every frame is equal."
@@ -222,15 +256,8 @@ class Video:
 
     def __repr__(self) -> str:
         sound = '' if self.audio is None else ', ' + t('sound {rate} Hz', rate=self.audio.rate)
-        return t('Video {frames} frames, {width}x{height}, {fps:.4g} fps, {seconds:.3g} s', frames=len(self), width=self.width,
-                 height=self.height, fps=self.fps, seconds=self.duration) + sound
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        "A playing clip where HTML is shown, a contact sheet where only pictures are, a line in a log."
-        from base64 import b64encode
-        from vdb.media import contact_sheet_png, video_html
-        if not len(self): return {'text/plain': repr(self)}
-        return {'text/plain': repr(self), 'text/html': video_html(self), 'image/png': b64encode(contact_sheet_png(self)).decode()}
+        return t('Video {frames} frames, {width}x{height}, {fps:.4g} fps, {seconds:.3g} s', frames=len(self),
+                 width=self.width, height=self.height, fps=self.fps, seconds=self.duration) + sound
 
 # %% ../nbs/00_core.ipynb #Generation
 @dataclass(frozen=True)
@@ -246,6 +273,7 @@ class Generation:
     sha256: str = ''  # Of the stored video's pixels
     bytes: int = 0  # Of the stored file
 
+# %% ../nbs/00_core.ipynb #Sample
 @dataclass(frozen=True)
 class Sample:
     "One raw measurement of cost, always measured anew."
@@ -254,12 +282,13 @@ class Sample:
     prompt: str
     seed: int
     device: str
-    stage: str  # 'text_encoder', 'denoise', 'denoise_step', 'vae_decode', 'generate', 'encode', 'score', 'peak_memory'
+    stage: str  # 'text_encoder', 'denoiser', 'vae_decode', 'generate', 'encode', 'score', 'peak_process', ...
     repeat: int  # Which of equal stages in this generation
     cold: bool  # The first generation of the run: a process that continues one warms up unmeasured
     value: float
     unit: str  # 's' or 'bytes'
 
+# %% ../nbs/00_core.ipynb #Score
 @dataclass(frozen=True)
 class Score:
     "One measurement of quality."
@@ -302,17 +331,21 @@ class Protocol:
     codec: str  # How videos are stored: the stored video is the one that is scored
     threads: int  # CPU threads: they change the order of sums, and so bits
     profile: dict = field(default_factory=dict)  # Performance profile as applied
-    images: dict = field(default_factory=dict)  # Conditioning image, as the prompt names it -> the hash of its file
-    version: int = 2  # Of this record and of the folder's layout
+    images: dict = field(default_factory=dict)  # Conditioning image, as a prompt names it -> its file's hash
+    version: int = 3  # Of this record and of the folder's layout
 
     def __post_init__(self):
-        if not self.prompts: raise InputError('the suite {suite} has no prompts: expected at least one', suite=self.suite)
+        if not self.prompts:
+            raise InputError('the suite {suite} has no prompts: expected at least one', suite=self.suite)
         for seed in self.seeds:
             if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
-                raise InputError('the seed {seed} is not usable: expected whole numbers from 0 to 2^63 - 1', seed=repr(seed))
+                raise InputError('the seed {seed} is not usable: expected whole numbers from 0 to 2^63 - 1',
+                                 seed=repr(seed))
         for what, values in ((t('prompt ids'), [p.id for p in self.prompts]), (t('seeds'), list(self.seeds))):
             twice = [v for v, n in Counter(values).items() if n > 1]
-            if twice: raise InputError('{n} duplicate {what}, such as {first}: each may occur once', n=len(twice), what=what, first=twice[0])
+            if twice:
+                raise InputError('{n} duplicate {what}, such as {first}: each may occur once', n=len(twice),
+                                 what=what, first=twice[0])
         if not self.seeds: raise InputError('there are no seeds: expected at least one')
 
     def as_dict(self) -> dict: return asdict(self)
@@ -329,9 +362,11 @@ class Protocol:
 
     def generation_id(self, prompt: Prompt, seed: int) -> str:
         "The hash of all that can change a pixel of this cell."
-        return digest(dict(model=self.model, profile=self.profile, threads=self.threads, codec=self.codec, settings=asdict(self.settings),
+        return digest(dict(model=self.model, profile=self.profile, threads=self.threads, codec=self.codec,
+                           settings=asdict(self.settings),
                            prompt=[prompt.id, prompt.text, self.images.get(prompt.image)], seed=int(seed)))
 
     def plan(self) -> list[Generation]:
         "Every cell, prompts first, fixed before anything runs."
-        return [Generation(self.generation_id(p, s), self.model['name'], p.id, int(s)) for s in self.seeds for p in self.prompts]
+        return [Generation(self.generation_id(p, s), self.model['name'], p.id, int(s)) for s in self.seeds
+                for p in self.prompts]

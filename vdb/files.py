@@ -36,11 +36,11 @@ def clear_disk_errors(
     except OSError as error:
         why = one_line(error.strerror or error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            told = DiskError('{path} cannot be written, the disk is full: make room and give the same command again; '
-                             'what is done is kept', path=path)
+            told = DiskError('{path} cannot be written, the disk is full: make room and give the same '
+                             'command again; what is done is kept', path=path)
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            told = DiskError('{path} cannot be written: no permission. Choose another folder (--out) or change its '
-                             'rights', path=path)
+            told = DiskError('{path} cannot be written: no permission. Choose another folder (--out) or '
+                             'change its rights', path=path)
         elif error.errno in (errno.ENOTDIR, errno.EEXIST):
             told = DiskError('{path} is in the way: a file lies where a folder is needed', path=path)
         else: told = DiskError('{path} cannot be written: {why}', path=path, why=why)
@@ -56,7 +56,8 @@ def write_atomic(
     if 'file' not in (fs.protocol if isinstance(fs.protocol, (tuple, list)) else (fs.protocol,)):
         return fs.pipe_file(path, content)
     os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-    aside = os.path.join(os.path.dirname(path), f'.{uuid.uuid4().hex[:12]}.part')  # Short: the file's own may not be
+    aside = os.path.join(os.path.dirname(path),
+                         f'.{uuid.uuid4().hex[:12]}.part')  # Short: the file's own may not be
     try:
         with open(aside, 'xb') as file:
             file.write(content)
@@ -74,8 +75,11 @@ def write_whole(
 ) -> None:
     "Write a file atomically. Raises `DiskError`."
     from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
     path = os.fspath(path)
-    with clear_disk_errors(one_line(path, 4096)): write_atomic(*url_to_fs(path), content)
+    local = (LocalFileSystem(), path)  # A `~` or `::` may be part of a name
+    fs, name = url_to_fs(path) if '://' in path else local
+    with clear_disk_errors(one_line(path, 4096)): write_atomic(fs, name, content)
 
 # %% ../nbs/03_files.ipynb #not_a_file
 def not_a_file(
@@ -97,16 +101,18 @@ def read_text(
 ) -> str:  # With `\n` as its only line end
     "The text of a file that somebody gave."
     if kind := not_a_file(path):
-        raise InputError('{what} {path} is {kind}: expected a file', what=what, path=one_line(path), kind=kind)
+        raise InputError('{what} {path} is {kind}: expected a file', what=what, path=one_line(path),
+                         kind=kind)
     try:
         size = path.stat().st_size
         if size > MOST_TEXT_BYTES:
-            raise InputError('{what} {path} has {size}: expected at most {most}', what=what, path=one_line(path),
-                             size=format_bytes(size), most=format_bytes(MOST_TEXT_BYTES))
+            raise InputError('{what} {path} has {size}: expected at most {most}', what=what,
+                             path=one_line(path), size=format_bytes(size), most=format_bytes(MOST_TEXT_BYTES))
         return path.read_text(encoding='utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         why = one_line(error)
-        raise InputError('{what} {path} cannot be read: {why}', what=what, path=one_line(path), why=why) from error
+        raise InputError('{what} {path} cannot be read: {why}', what=what, path=one_line(path),
+                         why=why) from error
 
 # %% ../nbs/03_files.ipynb #file_hash
 def file_hash(
@@ -132,7 +138,9 @@ def registered_files(
     for entry in sorted(entry_points(group=f'vdb.{kind}'), key=lambda e: (e.name, e.value)):
         folder = _package_folder(entry.value)
         if folder: sources.append(folder)
-        else: warnings.warn(t('the {kind} of {source} are not here: there is no such folder', kind=kind, source=entry.value))
+        else:
+            warnings.warn(t('the {kind} of {source} are not here: there is no such folder', kind=kind,
+                            source=entry.value))
     for folder in sources:
         for file in sorted(folder.glob(f'*{ending}')):
             if found.setdefault(file.stem, file) == file: continue
@@ -164,6 +172,11 @@ class Folder:
         "Whether it lies on a disk of this machine."
         return 'file' in self.fs.protocol
 
+    @property
+    def absolute(self) -> str:
+        "Its address from anywhere: a notebook is executed in a folder of its own."
+        return str(Path(self.path).resolve()) if self.is_local and '://' not in self.path else self.path
+
     def at(self, *names: str) -> str:
         "The address of a file on this file system."
         return '/'.join([self.root, *names])
@@ -174,7 +187,8 @@ class Folder:
         try: return None if content is None else json.loads(content)
         except (ValueError, RecursionError) as error:
             why = one_line(error)
-            raise RunError('{path}/{name} cannot be read: {why}', path=self.path, name=name, why=why) from error
+            raise RunError('{path}/{name} cannot be read: {why}', path=self.path, name=name,
+                           why=why) from error
 
     def write_bytes(self, name: str, content: bytes) -> None:
         "A file of the folder, atomically."
@@ -207,10 +221,12 @@ class Folder:
         try: return self.fs.cat_file(self.at(name))
         except FileNotFoundError: return None
         except NotADirectoryError as error:
-            raise RunError('{path} is in the way: a file lies where a folder is needed', path=self.path) from error
+            raise RunError('{path} is in the way: a file lies where a folder is needed',
+                           path=self.path) from error
         except OSError as error:
             why = one_line(error)
-            raise RunError('{path}/{name} cannot be read: {why}', path=self.path, name=name, why=why) from error
+            raise RunError('{path}/{name} cannot be read: {why}', path=self.path, name=name,
+                           why=why) from error
 
     def names(self, folder: str) -> list[str]:
         "What lies in a folder of it, sorted; nothing where there is none."

@@ -24,23 +24,24 @@ def safe_name(
     return f'{readable}-{digest}' if readable else digest
 
 # %% ../nbs/01_text.ipynb #escape
-_bidi = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]  # embeddings, overrides, isolates: they reorder what is read
-_control = [c for c in (*range(32), *range(127, 160)) if c not in (9, 10)]
-_invisible = dict.fromkeys([*_control, *_bidi, *range(0xD800, 0xE000)])
+_BIDI = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]  # They reorder what is read
+_CONTROL = [c for c in (*range(32), *range(127, 160)) if c not in (9, 10)]
+_INVISIBLE = dict.fromkeys([*_CONTROL, *_BIDI, *range(0xD800, 0xE000)])
 
 def escape(
     text: object,  # Anything; its `str` is what is escaped
 ) -> str:  # Safe inside an element and inside a quoted attribute
     "Text made safe for HTML."
     from html import escape as html_escape
-    return html_escape(str(text).translate(_invisible), quote=True)
+    return html_escape(str(text).translate(_INVISIBLE), quote=True)
 
+# %% ../nbs/01_text.ipynb #one_line
 def one_line(
     text: object,  # Anything
     length: int = 200,  # Characters, at most
 ) -> str:
     "Text made safe for a log: one line, no control characters, cut with an ellipsis."
-    line = ' '.join(str(text).translate(_invisible).split())
+    line = ' '.join(str(text).translate(_INVISIBLE).split())
     return line if len(line) <= length else line[:length - 1] + '…'
 
 # %% ../nbs/01_text.ipynb #nearest

@@ -25,6 +25,7 @@ def shrink(
     if scale >= 1: return frame
     return cv2.resize(frame, (round(width*scale), round(height*scale)), interpolation=cv2.INTER_AREA)
 
+# %% ../../nbs/31_metrics.flow.ipynb #luma
 def luma(
     frame: np.ndarray,  # (H, W, 3) uint8 RGB
 ) -> np.ndarray:  # (H, W) uint8
@@ -47,7 +48,8 @@ def dis_flow(
     "Where each pixel of `before` is in `after`. Kroeger et al. 2016."
     import cv2
     if min(before.shape) < 12:
-        raise InputError('optical flow needs frames of 12 x 12 pixels or more, got {width}x{height}', width=before.shape[1], height=before.shape[0])
+        raise InputError('optical flow needs frames of 12 x 12 pixels or more, got {width}x{height}',
+                         width=before.shape[1], height=before.shape[0])
     dis = cv2.DISOpticalFlow_create()
     dis.setPatchSize(8)
     dis.setPatchStride(5)
@@ -62,23 +64,27 @@ def arrival(
 ) -> tuple[np.ndarray, np.ndarray]:  # x and y, (H, W) float32 pixels
     "Where the pixels of the earlier frame are in the later one."
     height, width = flow.shape[:2]
-    return flow[..., 0] + np.arange(width, dtype=np.float32), flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
+    return flow[..., 0] + np.arange(width, dtype=np.float32), flow[..., 1] + np.arange(height,
+                                                                                       dtype=np.float32)[:,
+                                                                                                         None]
 
+# %% ../../nbs/31_metrics.flow.ipynb #warp
 def warp(
     after: np.ndarray,  # (H, W, channels) float32
     flow: np.ndarray,  # (H, W, 2) pixels
 ) -> np.ndarray:  # (H, W, channels) float32
-    "The later frame pulled back along the flow, bilinear: what the earlier frame looks like if the flow is right."
+    "The later frame pulled back along the flow, bilinear: the earlier one, if the flow is right."
     import cv2
     return cv2.remap(after, *arrival(flow), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
-# %% ../../nbs/31_metrics.flow.ipynb #visible
+# %% ../../nbs/31_metrics.flow.ipynb #squared
 def squared(
     flow: np.ndarray,  # (H, W, 2)
 ) -> np.ndarray:  # (H, W)
     "The squared length of every vector."
     return flow[..., 0]**2 + flow[..., 1]**2
 
+# %% ../../nbs/31_metrics.flow.ipynb #visible
 def visible(
     forward: np.ndarray,  # (H, W, 2) from the earlier frame
     backward: np.ndarray,  # (H, W, 2) from the later frame
@@ -97,9 +103,10 @@ def visible(
 def clip_flow(
     video: Video,  # Two frames or more
     short_side: int = 256,  # Pixels: larger clips are reduced first
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:  # A pair: a frame and the next one pulled back to it, both (h, w, 3) float32, 0 to 1; (h, w) bool
-    "Each frame, its next one pulled back along the flow, and where that can be trusted: what is seen in both."
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:  # (h, w, 3) float32 0 to 1, twice; (h, w) bool
+    "Of each pair: the frame, the next one pulled back to it along the flow, and what is seen in both."
     for before, after in pairwise(shrink(frame, short_side) for frame in video.frames):
         greys = luma(before), luma(after)
         forward, backward = dis_flow(*greys), dis_flow(*greys[::-1])
-        yield before.astype(np.float32)/255, warp(after.astype(np.float32)/255, forward), visible(forward, backward)
+        yield before.astype(np.float32)/255, warp(after.astype(np.float32)/255, forward), visible(forward,
+                                                                                                  backward)

@@ -12,7 +12,8 @@ from .base import Frames, Package, metric
 from .flow import luma
 
 # %% ../../nbs/34_metrics.frame.ipynb #sharpness
-@metric(kind='frame', unit='grey levels²', direction='none', range=(0, None), needs=(Frames(1), Package('cv2', 'opencv-python-headless')))
+@metric(kind='frame', unit='grey levels²', direction='none', range=(0, None),
+        needs=(Frames(1), Package('cv2', 'opencv-python-headless')))
 def sharpness(
     frames: np.ndarray,  # (T, H, W, 3) uint8 RGB
 ) -> np.ndarray:  # (T,) squared grey levels
@@ -20,7 +21,7 @@ def sharpness(
     import cv2
     return np.array([cv2.Laplacian(luma(frame), cv2.CV_64F).var() for frame in frames])
 
-# %% ../../nbs/34_metrics.frame.ipynb #colourfulness
+# %% ../../nbs/34_metrics.frame.ipynb #frame_colourfulness
 def frame_colourfulness(
     frame: np.ndarray,  # (H, W, 3) uint8 RGB
 ) -> float:
@@ -29,6 +30,7 @@ def frame_colourfulness(
     rg, yb = red - green, (red + green)/2 - blue
     return np.sqrt(rg.var() + yb.var()) + .3*np.hypot(rg.mean(), yb.mean())
 
+# %% ../../nbs/34_metrics.frame.ipynb #colourfulness
 @metric(kind='frame', unit='1', direction='none', range=(0, None), needs=(Frames(1),))
 def colourfulness(
     frames: np.ndarray,  # (T, H, W, 3) uint8 RGB

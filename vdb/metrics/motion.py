@@ -21,17 +21,19 @@ def dynamic_interval(
     "VBench 0.1.5: every how many frames one is looked at."
     return max(1, round(fps/8))
 
+# %% ../../nbs/33_metrics.motion.ipynb #dynamic_threshold
 def dynamic_threshold(
     short_side: int,  # Pixels
 ) -> float:  # Pixels between samples
     "VBench 0.1.5: how long the mean of the fastest 5 % must be for a pair to move."
     return 6.*(short_side/256.)
 
+# %% ../../nbs/33_metrics.motion.ipynb #is_dynamic
 def is_dynamic(
     lengths: list[float],  # Mean of the fastest 5 % of each pair of samples, pixels
     short_side: int,  # Pixels
 ) -> bool:
-    "VBench 0.1.5: whether a quarter of the samples' number of pairs moves, rounded, and so none of two or fewer samples."
+    "VBench 0.1.5: whether a quarter of the samples' number of pairs moves, rounded: none of two samples."
     moving = sum(length > dynamic_threshold(short_side) for length in lengths)
     return bool(lengths) and moving >= round(4*((len(lengths) + 1)/16.))
 
@@ -50,24 +52,26 @@ def sampled(
 # %% ../../nbs/33_metrics.motion.ipynb #fastest
 def fastest(
     flow: np.ndarray,  # (H, W, 2) pixels
-    share: float = .05,  # Of the pixels
+    proportion: float = .05,  # Of the pixels
 ) -> float:  # Pixels
     "The mean length of the flow over the fastest pixels."
     lengths = np.hypot(flow[..., 0], flow[..., 1]).ravel()
-    n = max(1, int(len(lengths)*share))
+    n = max(1, int(len(lengths)*proportion))
     return float(np.partition(lengths, -n)[-n:].mean(dtype=np.float64))
 
 # %% ../../nbs/33_metrics.motion.ipynb #motion_amount
-@metric(kind='clip', unit='px/s at 256 px', direction='none', range=(0, None), needs=(Frames(2), Package('cv2', 'opencv-python-headless')))
+@metric(kind='clip', unit='px/s at 256 px', direction='none', range=(0, None),
+        needs=(Frames(2), Package('cv2', 'opencv-python-headless')))
 def motion_amount(
     video: Video,  # Two frames or more
     rate: float = 8.,  # Samples a second
-    share: float = .05,  # Of the pixels, the fastest
+    proportion: float = .05,  # Of the pixels, the fastest
     short_side: int = 256,  # Pixels: larger clips are reduced first
 ) -> float:  # Pixels a second, on a frame whose short side is 256
     "How fast the fastest twentieth of the picture moves."
     times = frame_times(video)
     kept = sampled(times, rate)
     greys = (luma(shrink(video.frames[i], short_side)) for i in kept)
-    lengths = [fastest(dis_flow(a, b), share) for a, b in pairwise(greys)]
-    return float(sum(lengths)/(times[kept[-1]] - times[kept[0]])*256/min(short_side, video.height, video.width))
+    lengths = [fastest(dis_flow(a, b), proportion) for a, b in pairwise(greys)]
+    return float(sum(lengths)/(times[kept[-1]] - times[kept[0]])*256/min(short_side, video.height,
+                                                                         video.width))

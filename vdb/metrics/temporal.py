@@ -15,7 +15,7 @@ from ..core import InputError, Video
 from .base import Frames, Package, metric, once_a_clip
 from .flow import clip_flow, frame_times
 
-# %% ../../nbs/32_metrics.temporal.ipynb #temporal_flicker
+# %% ../../nbs/32_metrics.temporal.ipynb #difference
 def difference(
     before: np.ndarray,  # (H, W, 3) uint8
     after: np.ndarray,  # (H, W, 3) uint8
@@ -23,24 +23,30 @@ def difference(
     "The absolute difference of two frames."
     return np.maximum(before, after) - np.minimum(before, after)
 
-@metric(kind='clip', unit='1', direction='higher', variant='compat', range=(0, 1), needs=(Frames(2),))
+# %% ../../nbs/32_metrics.temporal.ipynb #temporal_flicker
+@metric(kind='clip', unit='1', direction='higher', variant='compat', range=(0, 1), margin=0.005,
+        needs=(Frames(2),))
 def temporal_flicker(
     video: Video,  # Two frames or more
 ) -> float:  # 0 to 1, 1 where nothing changes
-    """One minus the mean absolute difference of consecutive frames. `temporal_flickering` of VBench 0.1.5, to the last digit on the same frames.
-    Not on the same file: VBench decodes with OpenCV, which gives slightly other frames."""
-    changes = (difference(a, b)[..., ::-1].astype(np.float32, order='C') for a, b in pairwise(video.frames))  # BGR in memory, as upstream sums them
-    return (255. - np.mean([np.mean(c) for c in changes]).item())/255.
+    """One minus the mean absolute difference of consecutive frames. `temporal_flickering` of VBench 0.1.5, to
+    the last digit on the same frames; not on the same file, which VBench decodes to slightly other ones."""
+    changes = (difference(a, b)[..., ::-1] for a,
+               b in pairwise(video.frames))  # BGR in memory, as upstream sums
+    means = [np.mean(change.astype(np.float32, order='C')) for change in changes]
+    return (255. - np.mean(means).item())/255.
 
-# %% ../../nbs/32_metrics.temporal.ipynb #flow_errors
+
+# %% ../../nbs/32_metrics.temporal.ipynb #seen_mean
 def seen_mean(
     error: np.ndarray,  # (h, w)
     seen: np.ndarray,  # (h, w) bool
 ) -> float:
-    "The mean over what is seen in both frames; over all pixels where that is less than a tenth, as across a cut."
+    "The mean over what is seen in both frames; over all pixels where that is under a tenth, as at a cut."
     weights = seen if seen.mean() >= .1 else np.ones_like(seen)
     return (error*weights).sum(dtype=np.float64)/weights.sum()
 
+# %% ../../nbs/32_metrics.temporal.ipynb #flow_errors
 @once_a_clip
 def flow_errors(
     video: Video,  # Two frames or more
@@ -48,10 +54,12 @@ def flow_errors(
 ) -> np.ndarray:  # (T-1, 2) mean absolute and mean squared difference, 0 to 1
     "How far each frame is from its next one pulled back, once for both metrics."
     differences = ((pulled - frame, seen) for frame, pulled, seen in clip_flow(video, short_side))
-    return np.array([(seen_mean(np.abs(d).mean(-1), seen), seen_mean((d**2).mean(-1), seen)) for d, seen in differences])
+    return np.array([(seen_mean(np.abs(d).mean(-1), seen), seen_mean((d**2).mean(-1), seen)) for d,
+                     seen in differences])
 
 # %% ../../nbs/32_metrics.temporal.ipynb #compensated_flicker
-@metric(kind='clip', unit='1', direction='higher', range=(0, 1), needs=(Frames(2), Package('cv2', 'opencv-python-headless')))
+@metric(kind='clip', unit='1', direction='higher', range=(0, 1), margin=0.005,
+        needs=(Frames(2), Package('cv2', 'opencv-python-headless')))
 def compensated_flicker(
     video: Video,  # Two frames or more
     short_side: int = 256,  # Pixels: larger clips are reduced first
@@ -60,7 +68,8 @@ def compensated_flicker(
     return 1 - float(flow_errors(video, short_side)[:, 0].mean())
 
 # %% ../../nbs/32_metrics.temporal.ipynb #warping_error
-@metric(kind='clip', unit='1', direction='lower', range=(0, 1), needs=(Frames(2), Package('cv2', 'opencv-python-headless')))
+@metric(kind='clip', unit='1', direction='lower', range=(0, 1), margin=0.001,
+        needs=(Frames(2), Package('cv2', 'opencv-python-headless')))
 def warping_error(
     video: Video,  # Two frames or more
     short_side: int = 256,  # Pixels: larger clips are reduced first
@@ -69,24 +78,26 @@ def warping_error(
     return float(flow_errors(video, short_side)[:, 1].mean())
 
 # %% ../../nbs/32_metrics.temporal.ipynb #identical_frames
-@metric(kind='clip', unit='1', direction='lower', range=(0, 1), needs=(Frames(2),))
+@metric(kind='clip', unit='1', direction='lower', range=(0, 1), margin=0.02, needs=(Frames(2),))
 def identical_frames(
     video: Video,  # Two frames or more
-) -> float:  # Share of the frames after the first, 0 to 1
+) -> float:  # Proportion of the frames after the first, 0 to 1
     "How many frames equal the one before them, byte for byte."
     return float(np.mean([np.array_equal(a, b) for a, b in pairwise(video.frames)]))
 
-# %% ../../nbs/32_metrics.temporal.ipynb #duplicate_frames
+# %% ../../nbs/32_metrics.temporal.ipynb #block_sums
 def block_sums(
     change: np.ndarray,  # (H, W, 3) uint8
 ) -> np.ndarray:  # (rows, columns, 3)
     "The sums over blocks of 8 x 8 pixels that lie 4 pixels apart. Beyond the frame nothing changes."
     height, width = (max(8, -(-n//4)*4) for n in change.shape[:2])
     padded = np.pad(change, ((0, height - change.shape[0]), (0, width - change.shape[1]), (0, 0)))
-    fours = padded.reshape(height//4, 4, -1).sum(1, dtype=np.uint16).reshape(height//4, width//4, 4, 3).sum(2, dtype=np.uint16)
+    rows = padded.reshape(height//4, 4, -1).sum(1, dtype=np.uint16)
+    fours = rows.reshape(height//4, width//4, 4, 3).sum(2, dtype=np.uint16)
     pairs = fours[:-1] + fours[1:]
     return pairs[:, :-1] + pairs[:, 1:]
 
+# %% ../../nbs/32_metrics.temporal.ipynb #looks_held
 def looks_held(
     change: np.ndarray,  # (H, W, 3) uint8: the absolute difference of two frames
     most: int = 64*12,  # Sum over a block: no block may change by more
@@ -97,21 +108,23 @@ def looks_held(
     sums, areas = block_sums(change), (change.shape[0]//16)*(change.shape[1]//16)
     return bool(sums.max() <= most and (sums > much).sum((0, 1)).max() <= few*areas)
 
-@metric(kind='clip', unit='1', direction='lower', version=2, range=(0, 1), needs=(Frames(2),))
+# %% ../../nbs/32_metrics.temporal.ipynb #duplicate_frames
+@metric(kind='clip', unit='1', direction='lower', version=2, range=(0, 1), margin=0.02, needs=(Frames(2),))
 def duplicate_frames(
     video: Video,  # Two frames or more
-    share: float = .25,  # Of the clip's largest change: a duplicate changes no more
-) -> float:  # Share of the frames after the first, 0 to 1
+    proportion: float = .25,  # Of the clip's largest change: a duplicate changes no more
+) -> float:  # Proportion of the frames after the first, 0 to 1
     "How many frames repeat the one before them, but for what a codec changes."
-    held, changes = zip(*((looks_held(d), d.mean()) for d in (difference(a, b) for a, b in pairwise(video.frames))))
-    return float(np.mean(np.array(held) & (np.array(changes) <= share*max(changes))))
+    held, changes = zip(*((looks_held(d), d.mean())
+                          for d in (difference(a, b) for a, b in pairwise(video.frames))))
+    return float(np.mean(np.array(held) & (np.array(changes) <= proportion*max(changes))))
 
 # %% ../../nbs/32_metrics.temporal.ipynb #frozen_frames
-@metric(kind='clip', unit='1', direction='lower', range=(0, 1), needs=(Frames(2),))
+@metric(kind='clip', unit='1', direction='lower', range=(0, 1), margin=0.02, needs=(Frames(2),))
 def frozen_frames(
     video: Video,  # Two frames or more
     threshold: float = .001,  # Mean absolute difference, of the range: FFmpeg's freezedetect
-) -> float:  # Share of the time, 0 to 1
+) -> float:  # Proportion of the time, 0 to 1
     "For how much of the clip the picture stands still."
     changes = np.array([np.mean(difference(a, b)) for a, b in pairwise(video.frames)])/255
     seconds = np.diff(frame_times(video))
