@@ -572,6 +572,25 @@ NotebookExecutionManager.cell_start = begun
     assert snapshot(folder) == before
 
 
+def test_ctrl_c_before_a_cell_of_the_report_is_sent(warm, run_folder, tmp_path):
+    "The narrowest moment: the call that would run the cell exists, and is never waited for."
+    shutil.copytree(run_folder, tmp_path/'run')
+    tell = """
+import jupyter_core.utils as utils
+from papermill.engines import NotebookExecutionManager
+plain, loop, begun = NotebookExecutionManager.cell_start, utils.ensure_event_loop, []
+def start(self, *rest, **more):
+    begun.append(1)
+    return plain(self, *rest, **more)
+def interrupted(*rest):
+    if not begun: return loop(*rest)
+    begun.clear()
+    raise KeyboardInterrupt
+NotebookExecutionManager.cell_start, utils.ensure_event_loop = start, interrupted
+"""
+    told(warm('report', tmp_path/'run', setup=tell), 130, 'stopped; what is done is kept')
+
+
 def test_a_measurement_is_not_lost_for_want_of_a_folder(warm, home, tmp_path):
     (tmp_path/'one-bench.json').write_text('[1, 2]')
     told(warm('bench', '--against', tmp_path, '--quiet'), 2, 'one-bench.json is not a result: it holds list')

@@ -89,6 +89,7 @@ def _executed(
     import nbformat
     import papermill
     logging.getLogger('papermill').setLevel(logging.WARNING)
+    interrupted = False
     with tempfile.TemporaryDirectory() as aside, warnings.catch_warnings():
         warnings.simplefilter('ignore')
         os.mkdir(f'{aside}/empty')
@@ -99,7 +100,9 @@ def _executed(
             why = one_line(f'{error.ename}: {error.evalue}', 400)
             raise RunError('the report stopped in its cell {cell}: {why}', cell=error.exec_count,
                            why=why) from error
-        return nbformat.read(f'{aside}/report.ipynb', 4)
+        except KeyboardInterrupt: interrupted = True  # What it leaves goes here, unwarned
+        if not interrupted: return nbformat.read(f'{aside}/report.ipynb', 4)
+    raise KeyboardInterrupt
 
 # %% ../nbs/48_notebooks.ipynb #outputs_html
 def outputs_html(
