@@ -61,10 +61,7 @@ class ModelCells:
             video = check_clip(self.model.generate(self.prompts[cell.prompt], cell.seed,
                                                    self.protocol.settings))
         except InputError: raise
-        except Exception as error:
-            told = generation_error(error)
-            if isinstance(told, GenerationError): raise told from error
-            raise GenerationError('{why}', why=str(told)) from error
+        except Exception as error: raise _as_failure(error) from error
         samples.add('generate', time.perf_counter() - began)
         for lap in getattr(self.model, 'laps', ()): samples.add(lap.stage, lap.seconds, repeat=lap.repeat)
         return video
@@ -83,6 +80,12 @@ class ModelCells:
                                   why=why) from error
         size = self.folder.sizes([path]).get(path, 0)
         return replace(cell, status='ok', path=path, sha256=clip.sha256(), bytes=size), clip
+
+# %% ../nbs/54_bench.ipynb #as_failure
+def _as_failure(error: Exception) -> GenerationError:
+    "Whatever a model raised, as a failure of this clip. No variable may keep it: it holds the memory."
+    told = generation_error(error)
+    return told if isinstance(told, GenerationError) else GenerationError('{why}', why=str(told))
 
 # %% ../nbs/54_bench.ipynb #failed
 def _failed(cell: Generation, error: GenerationError) -> Generation:
