@@ -69,6 +69,13 @@ def test_exported_cells_are_explicit_and_short(notebook):
         assert len(several) <= 1, f'{cell["id"]} defines {several}: one definition a cell'
 
 
+def test_lines_of_the_library_are_short():
+    "All of it but the lists of names that nbdev writes."
+    for file in modules:
+        text = re.sub(r'^__all__ = \[.*?\]$', '', file.read_text(encoding='utf-8'), flags=re.M | re.S)
+        assert not (long := [x for x in text.split('\n') if len(x) > 110]), (file.name, long)
+
+
 def not_annotated(node, method):
     "Parameters without a type, and 'return'."
     static = any(getattr(d, 'id', '') == 'staticmethod' for d in node.decorator_list)

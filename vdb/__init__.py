@@ -1,8 +1,8 @@
 "Benchmark video diffusion models: quality with uncertainty, cost and streaming, in notebooks."
 __version__ = "0.1.0"
 
-_public = {'load': 'models.pipelines', 'run': 'bench', 'open_run': 'runs', 'verify': 'bench', 'score': 'external',
-           'compare': 'comparison'}
+_public = {'load': 'models.pipelines', 'run': 'bench', 'verify': 'bench', 'score': 'external',
+           'open_run': 'runs', 'compare': 'comparison'}
 
 __all__ = ['__version__', *_public]
 
@@ -36,7 +36,7 @@ def _mimebundle(video) -> dict:
 
 
 def _show_videos() -> None:
-    "In a notebook a `Video` plays. IPython is told by the type's name, so that nothing is loaded before one is shown."
+    "In a notebook a `Video` plays. IPython is told by the type's name, which loads nothing."
     import sys
     ipython = sys.modules.get('IPython')
     shell = ipython and ipython.get_ipython()

@@ -93,8 +93,8 @@ def models_here() -> dict[str, int]:  # Name -> bytes
     "The models that need no download."
     from vdb.models.cards import all_cards
     folders = {name: card.folder for name, card in all_cards().items() if card.folder}
-    return {name: sum(f.stat().st_size for f in folder.rglob('*') if f.is_file()) for name,
-            folder in folders.items()}
+    def size(folder): return sum(f.stat().st_size for f in folder.rglob('*') if f.is_file())
+    return {name: size(folder) for name, folder in folders.items()}
 
 
 # %% ../nbs/92_doctor.ipynb #computing
@@ -152,18 +152,19 @@ def sheet(
     models = ', '.join(f'{name} ({format_bytes(size)})' for name, size in found['models'].items())
     lines += [t('Models that need no download: {models}', models=models or t('none')),
               t('Metrics: {n} ready', n=format_number(len(metrics['ready'])))]
-    lines += [t('  not loaded: {source}: {why}', source=source, why=why) for source,
-              why in metrics['problems'].items()]
+    for source, why in metrics['problems'].items():
+        lines.append(t('  not loaded: {source}: {why}', source=source, why=why))
     if folder['writable']:
         lines += [t('Runs are written below {path}: {free} free', path=folder['path'],
                     free=format_bytes(folder['free']))]
-    lines += [t('Packages: {packages}', packages=', '.join(f'{k} {v}' for k,
-                                                           v in found['packages'].items() if v)),
-              t('Optional parts:')]
+    packages = ', '.join(f'{k} {v}' for k, v in found['packages'].items() if v)
+    lines += [t('Packages: {packages}', packages=packages), t('Optional parts:')]
     width = max((len(e['purpose']) for e in found['extras']), default=0)
     for e in found['extras']:
-        state = t('ready') if e['ready'] else t('lacks {missing}: pip install "vdb[{name}]"',
-                                                missing=', '.join(e['missing']), name=e['name'])
+        missing = ', '.join(e['missing'])
+        lacks = t('lacks {missing}: pip install "vdb[{name}]"', missing=missing, name=e['name'])
+        state = t('ready') if e['ready'] else lacks
         lines.append(f'  {e["name"]:8} {e["purpose"]:{width}}  {state}')
-    return '\n'.join(lines + ([t('Missing: {things}', things='; '.join(found['missing']))]
-                              if found['missing'] else [t('Nothing that is required is missing.')]))
+    missing = t('Missing: {things}', things='; '.join(found['missing']))
+    lines.append(missing if found['missing'] else t('Nothing that is required is missing.'))
+    return '\n'.join(lines)

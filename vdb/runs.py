@@ -76,8 +76,8 @@ class Run:
         def wrong(path, size):
             if path not in there: return t('it is missing')
             return t('it has {there} bytes and had {before}', there=there[path], before=size)
-        return {path: wrong(path, size) for path,
-                size in zip(ok['path'], ok['bytes']) if there.get(path) != size}
+        stored = zip(ok['path'], ok['bytes'])
+        return {path: wrong(path, size) for path, size in stored if there.get(path) != size}
 
     def damage_sentence(self) -> str:  # Empty where every clip is there
         "How many clips are damaged, one of them, and the command that mends them."

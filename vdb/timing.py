@@ -26,7 +26,7 @@ PARTS = {'text_encoder': 'text_encoder', 'text_encoder_2': 'text_encoder', 'text
          'image_encoder': 'image_encoder',
          'transformer': 'denoiser', 'transformer_2': 'denoiser', 'unet': 'denoiser'}  # component -> stage
 
-# %% ../nbs/06_timing.ipynb #marks
+# %% ../nbs/06_timing.ipynb #HostMark
 class _HostMark:
     "A moment on the host's monotonic clock."
     def __init__(self): self.at = time.perf_counter()
@@ -115,7 +115,7 @@ def environment(
                 cores=os.cpu_count(), device=device, device_name=device_name(device), threads=threads,
                 versions=versions)
 
-# %% ../nbs/06_timing.ipynb #device_name
+# %% ../nbs/06_timing.ipynb #processor_name
 def processor_name() -> str:
     "The CPU's model name, from the system where it tells."
     import platform
@@ -124,7 +124,7 @@ def processor_name() -> str:
             return next(line.split(':', 1)[1].strip() for line in f if line.startswith('model name'))
     except (OSError, StopIteration): return platform.processor() or platform.machine()
 
-# %% ../nbs/06_timing.ipynb #device_name-def
+# %% ../nbs/06_timing.ipynb #device_name
 def device_name(device: str) -> str:
     "The name of what computes."
     if device.startswith('cuda'):

@@ -64,9 +64,8 @@ def arrival(
 ) -> tuple[np.ndarray, np.ndarray]:  # x and y, (H, W) float32 pixels
     "Where the pixels of the earlier frame are in the later one."
     height, width = flow.shape[:2]
-    return flow[..., 0] + np.arange(width, dtype=np.float32), flow[..., 1] + np.arange(height,
-                                                                                       dtype=np.float32)[:,
-                                                                                                         None]
+    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+    return flow[..., 0] + x, flow[..., 1] + y
 
 # %% ../../nbs/31_metrics.flow.ipynb #warp
 def warp(
@@ -108,5 +107,5 @@ def clip_flow(
     for before, after in pairwise(shrink(frame, short_side) for frame in video.frames):
         greys = luma(before), luma(after)
         forward, backward = dis_flow(*greys), dis_flow(*greys[::-1])
-        yield before.astype(np.float32)/255, warp(after.astype(np.float32)/255, forward), visible(forward,
-                                                                                                  backward)
+        pulled = warp(after.astype(np.float32)/255, forward)
+        yield before.astype(np.float32)/255, pulled, visible(forward, backward)

@@ -73,5 +73,5 @@ def motion_amount(
     kept = sampled(times, rate)
     greys = (luma(shrink(video.frames[i], short_side)) for i in kept)
     lengths = [fastest(dis_flow(a, b), proportion) for a, b in pairwise(greys)]
-    return float(sum(lengths)/(times[kept[-1]] - times[kept[0]])*256/min(short_side, video.height,
-                                                                         video.width))
+    seconds, side = times[kept[-1]] - times[kept[0]], min(short_side, video.height, video.width)
+    return float(sum(lengths)/seconds*256/side)
