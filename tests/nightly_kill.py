@@ -23,7 +23,7 @@ def main() -> int:
         tests = [sys.executable, '-m', 'pytest', '-c', here/'pytest.ini', here/'test_kill.py', '--timeout', '14400', '-q']
         done = subprocess.run(tests, env={**os.environ, 'VDB_KILLS': str(ask.kills), 'VDB_KILLS_TOLD': str(told)})
         parts = [json.loads(line) for line in told.read_text().splitlines()] if told.exists() else []
-    code = hashlib.sha256(b''.join((here.parent/'vdb'/f).read_bytes() for f in ('files.py', 'results.py', 'cells.py', 'bench.py'))).hexdigest()[:16]
+    code = hashlib.sha256(b''.join((here.parent/'vdb'/f).read_bytes() for f in ('files.py', 'claims.py', 'results.py', 'cells.py', 'bench.py'))).hexdigest()[:16]
     here_and_now = environment('cpu', 1)
     report = dict(date=datetime.date.today().isoformat(), code=code, passed=done.returncode == 0, **{k: here_and_now[k] for k in ('python', 'processor', 'cores', 'versions')})
     path = Path(ask.out)/f'{report["date"]}-kills.json'

@@ -64,14 +64,24 @@ def test_a_cell_does_not_depend_on_those_before_it(warm, pipeline, first, tmp_pa
     assert a['sha256'].is_unique and b['sha256'].is_unique and a['id'].is_unique
 
 
-def test_another_number_of_threads_is_another_protocol(warm, pipeline, suite, first, tmp_path):
-    asked = ['run', pipeline('ltx'), '--suite', suite, '--seeds', '0,1', '--threads', 2, *small]
-    refused = warm(*asked, '--out', first)
-    assert refused.status == 1 and 'threads: 1 → 2' in refused.err
-    assert warm(*asked, '--out', tmp_path/'two').status == 0
-    a, b = opened(first), opened(tmp_path/'two')
-    assert a.fingerprint != b.fingerprint
-    assert not set(a.generations['id']) & set(b.generations['id'])
+def test_a_machine_with_other_threads_goes_on_with_a_run(warm, pipeline, suite, first, tmp_path):
+    "Its cells are marked with what they were made in, and each is verified with as many threads as made it."
+    out = tmp_path/'run'
+    shutil.copytree(first, out)
+    done = warm('run', pipeline('ltx'), '--suite', suite, '--seeds', '0,1,2', '--threads', 2, '--out', out, *small)
+    assert done.status == 0, done.err
+    run, before = opened(out), opened(first)
+    assert run.threads == [1, 2] and run.counts['ok'] == 9
+    made = {seed: {run.environment_of(mark)['threads'] for mark in rows} for seed, rows in run.generations.groupby('seed')['environment']}
+    assert made == {0: {1}, 1: {1}, 2: {2}}
+    assert_frame_equal(run.generations.query('seed < 2').reset_index(drop=True), before.generations, check_exact=True)
+    assert '1, 2 CPU threads' in ' '.join(told(run))
+    assert warm('verify', out, '--sample', 9).status == 0
+
+
+def told(run):
+    from vdb.reports.model import verdict_sentences
+    return verdict_sentences(run)
 
 
 def test_environment_is_recorded(first):

@@ -175,7 +175,7 @@ def die_at(moment):
         if count[0] == moment:
             if half: half()
             os.kill(os.getpid(), signal.SIGKILL)
-    plain_replace, plain_open, plain_rm = os.replace, open, LocalFileSystem.rm_file
+    plain_replace, plain_link, plain_open, plain_rm = os.replace, os.link, open, LocalFileSystem.rm_file
     class Halved:
         def __init__(self, file): self.file = file
         def __enter__(self): return self
@@ -189,9 +189,11 @@ def die_at(moment):
         return Halved(plain_open(path, mode))
     def replace(a, b):
         reached(); plain_replace(a, b); reached()
+    def link(a, b):
+        reached(); plain_link(a, b); reached()
     def rm(self, path):
         reached(); plain_rm(self, path); reached()
-    files.open, os.replace, LocalFileSystem.rm_file = opened, replace, rm
+    files.open, os.replace, os.link, LocalFileSystem.rm_file = opened, replace, link, rm
     return count
 
 def process(act):

@@ -15,17 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from .cells import (CellSamples, Plan, Produced, check_retry, execute, forget_for, margins_for,
-                       record_environment, seed_list, unfinished, use_threads)
+from .cells import (CellSamples, Plan, Produced, check_retry, execute, forget_for, margins_for, metrics_of,
+                       record_environment, score_stored, seed_list, unfinished, unscored, use_threads)
 from .core import (DiskError, Generation, GenerationError, InputError, MediaError, Model, Prompt, Protocol,
                       RunError, Settings, Video, digest)
 from .i18n import t
 from .media.read import read_video
 from .media.write import encoded, stored_codec
-from .metrics.base import choose
+from .metrics.base import Metric, choose
 from .models.pipelines import check_clip, generation_error, load, weights_of
 from .prompts.suites import AnySuite, load_suite
-from .results import RunFolder
+from .results import RunFolder, as_before, joined
 from .runs import Run, open_run
 from .text import one_line
 
@@ -114,16 +114,16 @@ def run(
     check_retry(retry)
     named = isinstance(model, (str, Path))
     source = dict(model=str(model) if named else None, suite=_told(suite), device=device, dtype=dtype,
-                  revision=revision, metrics=metrics, margins=margins or None)
-    plan = _plan(suite, seeds, settings, metrics, margins, threads)
+                  revision=revision, metrics=metrics, margins=margins or None, threads=threads)
+    plan = _plan(suite, seeds, settings, metrics, margins)
     if out and named and not retry and (done := _opened(out, plan, source)): return done
-    use_threads(plan.threads)
+    threads = use_threads(os.cpu_count() if threads is None else threads)
     loaded = load(model, device, dtype, revision) if named else model
-    protocol = _protocol(plan, loaded)
-    folder = RunFolder(out or f'runs/{loaded.name}-{plan.suite}-{protocol.fingerprint[:8]}')
-    folder.create(protocol)
-    forget_for(folder, protocol, retry, source)
-    _finish(folder, protocol, loaded, plan, source, progress)
+    asked = _protocol(plan, loaded)
+    folder = RunFolder(out or f'runs/{loaded.name}-{plan.suite}-{asked.fingerprint[:8]}')
+    protocol = folder.begin(asked, source)
+    forget_for(folder, retry, source)
+    _finish(folder, protocol, loaded, metrics_of(protocol, plan.metrics), threads, progress)
     return open_run(folder.path)
 
 # %% ../nbs/54_bench.ipynb #plan
@@ -133,14 +133,12 @@ def _plan(
     settings: Settings | dict | None,
     metrics: list[str] | None,
     margins: dict[str, float] | None,
-    threads: int | None,
 ) -> Plan:
     "What `run` was asked for."
     name, prompts = load_suite(suite)
     chosen = choose(metrics)
-    threads = os.cpu_count() if threads is None else threads
     return Plan(name, prompts, seed_list(seeds), tuple(chosen), _settings(settings),
-                margins_for(chosen, margins), threads)
+                margins_for(chosen, margins))
 
 # %% ../nbs/54_bench.ipynb #settings
 def _told(suite: object) -> str | None: return str(suite) if isinstance(suite, (str, Path)) else None
@@ -164,28 +162,33 @@ def _protocol(plan: Plan, model: Model) -> Protocol:
 
 # %% ../nbs/54_bench.ipynb #opened
 def _opened(out: str, plan: Plan, source: dict) -> Run | None:
-    "The run in `out`, if this very call made it and it is whole."
+    "The run in `out`, if this very call would add nothing to it."
     folder = RunFolder(out)
     if folder.read_json('protocol.json') is None: return None
-    if folder.environment(damaged=True).get('source') != source: return None
+    told = folder.environment(damaged=True).get('source') or {}
+    if any(told.get(k) != source[k] for k in ('model', 'device', 'dtype', 'revision')): return None
     there = folder.protocol()
-    if not plan.asks_for(there): return None
+    asked = plan.protocol(there.model, plan.settings.filled(there.settings), there.codec)
+    try:
+        if joined(there, as_before(asked, there, source), out) != there: return None
+    except RunError: return None  # It is told once the model's own settings are known
     if there.model.get('weights') != weights_of(source['model'], source['revision']): return None
-    if not Run(out).complete: return None
-    folder.compact(there)  # It may have been killed just before that
+    if not Run(out).complete or unscored(folder, there)[0]: return None
+    folder.compact()  # It may have been killed just before that
     return open_run(out)
 
 # %% ../nbs/54_bench.ipynb #finish
-def _finish(folder: RunFolder, protocol: Protocol, model: Model, plan: Plan, source: dict,
+def _finish(folder: RunFolder, protocol: Protocol, model: Model, metrics: list[Metric], threads: int,
             progress: bool) -> None:
-    "Make every cell that has no row yet."
-    todo = unfinished(folder, protocol)
+    "Make every cell that has no row yet, and measure what was made before a metric was asked for."
+    todo, cold = unfinished(folder, protocol), False
     if todo:
         device, reasons = getattr(model, 'device', 'cpu'), getattr(model, 'reasons', {})
-        record_environment(folder, plan.threads, source, device, reasons)
-    begun = len(todo) < len(protocol.plan())
-    cold = bool(todo) and not (begun and _warm_up(model, protocol, todo[0]))
-    execute(protocol, todo, ModelCells(model, protocol, folder, cold), plan.metrics, folder, progress)
+        here = record_environment(folder, threads, device, reasons)
+        todo = [replace(cell, environment=here) for cell in todo]
+        cold = len(todo) == len(protocol.plan()) or not _warm_up(model, protocol, todo[0])
+    execute(protocol, todo, ModelCells(model, protocol, folder, cold), metrics, folder, progress)
+    score_stored(folder, protocol, metrics, progress)
 
 # %% ../nbs/54_bench.ipynb #warm_up
 def _warm_up(model: Model, protocol: Protocol, cell: Generation) -> bool:  # Whether it worked
@@ -208,7 +211,6 @@ def verify(
     r = Run(path)
     p = r.protocol
     if model is None: model = load_again(r)
-    use_threads(p.threads)
     if model.fingerprint() != {**p.model}:
         raise RunError('{path} was made by other weights or another configuration of {name} than are here '
                        'now', path=path, name=r.model)
@@ -223,6 +225,8 @@ def verify(
 # %% ../nbs/54_bench.ipynb #made_again
 def _made_again(r: Run, model: Model, prompt: Prompt, row: 'pandas.Series') -> dict:
     "One cell made again, through the same codec."
+    threads = r.environment_of(row['environment']).get('threads')
+    if threads: use_threads(threads)
     video = model.generate(prompt, int(row['seed']), r.protocol.settings)
     again = read_video(io.BytesIO(encoded(video, '.mp4', r.protocol.codec)))
     try: stored = r.folder.read_video(row['path'])  # As it lies there; `same` tells of the row

@@ -4,22 +4,27 @@
 
 # %% auto #0
 __all__ = ['MOST_THREADS', 'seed_list', 'margins_for', 'image_hashes', 'Plan', 'use_threads', 'CellSamples', 'Produced',
-           'execute_cell', 'execute', 'unfinished', 'record_environment', 'check_retry', 'forget_for']
+           'execute_cell', 'execute', 'unfinished', 'record_environment', 'unscored', 'StoredCells', 'score_stored',
+           'metrics_of', 'check_retry', 'forget_for']
 
 # %% ../nbs/51_cells.ipynb #imports
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
-from .core import Generation, InputError, MediaError, Prompt, Protocol, Sample, Settings, Video
+from .claims import Claims
+from .core import (Generation, InputError, MediaError, Prompt, Protocol, RunError, Sample, Score, Settings,
+                      Video, digest)
 from .files import file_hash
 from .i18n import t
-from .metrics.base import Metric
-from .results import RunFolder
+from .metrics.base import Metric, get_metric
+from .results import CommittedCells, RunFolder
+from .text import one_line
 from .timing import environment, peak_memory
 
 # %% ../nbs/51_cells.ipynb #seed_list
@@ -74,9 +79,9 @@ class Plan:
     metrics: tuple[Metric, ...]
     settings: Settings = Settings()  # As asked for: without a model's defaults
     margins: dict[str, float] = field(default_factory=dict)
-    threads: int = 1
 
-    def __post_init__(self) -> None: self._unfilled()  # Raises for prompts and seeds that cannot be used
+    def __post_init__(self) -> None:
+        self.protocol({}, self.settings, '')  # Raises for prompts and seeds that cannot be used
 
     def protocol(
         self,
@@ -87,22 +92,14 @@ class Plan:
         "The plan as it is recorded, now that it is known what makes it."
         measured = tuple(m.fingerprint() for m in self.metrics)
         return Protocol(model, self.suite, self.prompts, self.seeds, settings, measured, self.margins, codec,
-                        self.threads, images=image_hashes(self.prompts))
-
-    def asks_for(self, there: Protocol) -> bool:
-        "Whether a protocol is one that this plan makes, whatever the model's defaults were."
-        asked = {k: getattr(there.settings, k) for k, v in asdict(self.settings).items() if v is not None}
-        unfilled = replace(there, model={}, codec='', settings=Settings(**asked))
-        return unfilled.fingerprint == self._unfilled().fingerprint
-
-    def _unfilled(self) -> Protocol: return self.protocol({}, self.settings, '')
+                        images=image_hashes(self.prompts))
 
 # %% ../nbs/51_cells.ipynb #use_threads
 MOST_THREADS = 1024  # More than any processor has cores; far more make libraries crash
 
 def use_threads(
     threads: int,
-) -> None:
+) -> int:  # The same
     "Compute with this number of CPU threads everywhere."
     if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
         raise InputError('{threads} threads were asked for: expected a whole number from 1 to {most}',
@@ -111,6 +108,7 @@ def use_threads(
     import torch
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
+    return threads
 
 # %% ../nbs/51_cells.ipynb #CellSamples
 @dataclass
@@ -141,6 +139,7 @@ class Produced:
     generation: Generation  # 'ok', 'failed' or 'skipped', with the reason
     clip: Video | None = None  # What is scored: as it was read back from its file
     samples: CellSamples | None = None  # None where the cost is not known
+    unread: str = ''  # Why there is no clip of a cell that is 'ok'
 
 # %% ../nbs/51_cells.ipynb #execute_cell
 def execute_cell(
@@ -155,9 +154,7 @@ def execute_cell(
     made = produce(cell)
     began, done = time.perf_counter(), made.generation
     where = dict(run=protocol.fingerprint, model=done.model, seed=done.seed, prompt=prompt)
-    why = t('no video: {why}', why=done.reason)
-    if made.clip is None: scores = [row for m in metrics for row in m.not_measured(done.status, why, **where)]
-    else: scores = [row for m in metrics for row in m.measure(made.clip, **where)]
+    scores = _scores(made, metrics, where)
     if made.samples:
         made.samples.add('score', time.perf_counter() - began)
         stage, size = peak_memory(made.samples.device)
@@ -165,10 +162,20 @@ def execute_cell(
     folder.commit([done], made.samples.rows if made.samples else [], scores)
     return done
 
+# %% ../nbs/51_cells.ipynb #scores
+def _scores(made: Produced, metrics: Sequence[Metric], where: dict) -> list[Score]:
+    "The rows of every metric, also where there is nothing to measure."
+    if made.clip is not None: return [row for m in metrics for row in m.measure(made.clip, **where)]
+    path = made.generation.path
+    status, why = made.generation.status, t('no video: {why}', why=made.generation.reason)
+    if made.unread:
+        status, why = 'failed', t('{path} is damaged: {why}', path=one_line(path), why=made.unread)
+    return [row for m in metrics for row in m.not_measured(status, why, **where)]
+
 # %% ../nbs/51_cells.ipynb #execute
 def execute(
     protocol: Protocol,
-    cells: list[Generation],  # Those to make, as planned
+    cells: Sequence[Generation],  # Those to make, as planned
     produce: Callable[[Generation], Produced],
     metrics: Sequence[Metric],
     folder: RunFolder,
@@ -177,10 +184,20 @@ def execute(
     "Make these cells, then compact: also where none is left, since a kill may have come before it."
     from tqdm.auto import tqdm
     total, prompts = len(protocol.prompts)*len(protocol.seeds), {p.id: p for p in protocol.prompts}
-    bar = dict(total=total, initial=total - len(cells), desc=protocol.model['name'], unit=t('clip'))
-    for cell in tqdm(cells, **bar, disable=not (progress and cells), dynamic_ncols=True):
-        execute_cell(protocol, cell, prompts[cell.prompt], produce, metrics, folder)
-    folder.compact(protocol)
+    bar = tqdm(total=total, initial=total - len(cells), desc=protocol.model['name'], unit=t('clip'),
+               disable=not (progress and cells), dynamic_ncols=True)
+    claims, done, before = Claims(folder), CommittedCells(folder), None
+    def made(cell):  # Whether it is done now, by us or by others
+        with claims.held(cell.id) as mine:
+            if not mine: return False
+            if not done.has(cell, metrics):
+                execute_cell(protocol, cell, prompts[cell.prompt], produce, metrics, folder)
+        bar.update()
+        return True
+    with bar:
+        while cells and cells != before: before, cells = cells, [c for c in cells if not made(c)]
+    if cells: warnings.warn(t('{n} cells are being made by other processes', n=len(cells)), stacklevel=2)
+    folder.compact()
 
 # %% ../nbs/51_cells.ipynb #unfinished
 def unfinished(folder: RunFolder, protocol: Protocol) -> list[Generation]:
@@ -193,14 +210,68 @@ def unfinished(folder: RunFolder, protocol: Protocol) -> list[Generation]:
 def record_environment(
     folder: RunFolder,
     threads: int,
-    source: dict,  # What was asked for, by what names
     device: str = 'cpu',
     reasons: dict[str, str] | None = None,  # Why this device, why this dtype
+) -> str:  # What a generation made in it is marked with
+    "What this process runs on, beside what others do."
+    return folder.add_environment(dict(environment(device, threads), reasons=reasons or {}))
+
+# %% ../nbs/51_cells.ipynb #unscored
+def unscored(
+    folder: RunFolder,
+    protocol: Protocol,
+) -> tuple[list[Generation], set[str]]:  # Made cells that lack a score, as they became; the metrics lacking
+    "What was made before a metric was asked for."
+    scores, rows = folder.table('scores'), folder.table('generations')
+    there = set(zip(scores['prompt'], scores['seed'], scores['metric']))
+    made = {(r['prompt'], r['seed']): r for r in rows.to_dict('records')}
+    names = [m['name'] for m in protocol.metrics]
+    lacking = {g: {n for n in names if (*g, n) not in there} for g in made}
+    cells = [(g.prompt, g.seed) for g in protocol.plan()]
+    todo = [Generation(**made[c]) for c in cells if lacking.get(c)]
+    return todo, set().union(*(lacking[g.prompt, g.seed] for g in todo))
+
+# %% ../nbs/51_cells.ipynb #StoredCells
+class StoredCells:
+    "Produces cells that are there already: it reads their clips."
+    def __init__(
+        self,
+        folder: RunFolder,
+    ) -> None:
+        self.folder = folder
+
+    def __call__(self, cell: Generation) -> Produced:
+        "Read one stored clip, if it is what was stored."
+        if cell.status != 'ok': return Produced(cell)
+        try: clip = self.folder.read_video(cell.path)
+        except (MediaError, OSError) as error: return Produced(cell, unread=one_line(error))
+        if clip.sha256() == cell.sha256: return Produced(cell, clip)
+        return Produced(cell, unread=t('its pixels are not those that were stored'))
+
+# %% ../nbs/51_cells.ipynb #score_stored
+def score_stored(
+    folder: RunFolder,
+    protocol: Protocol,
+    metrics: Sequence[Metric],  # Those of the protocol, at least
+    progress: bool = True,
 ) -> None:
-    "What this process runs on, beside what earlier ones did."
-    here = dict(environment(device, threads), reasons=reasons or {})
-    before = folder.environment().get('environments', [])
-    if here not in before: folder.write_environment([*before, here], source)
+    "Measure on stored clips what they lack."
+    todo, names = unscored(folder, protocol)
+    lacking = [m for m in metrics if m.name in names]
+    if todo: execute(protocol, todo, StoredCells(folder), lacking, folder, progress)
+
+# %% ../nbs/51_cells.ipynb #metrics_of
+def metrics_of(
+    protocol: Protocol,
+    known: Sequence[Metric] = (),  # Such as those of a plan; others are found by name
+) -> list[Metric]:
+    "The metrics of a protocol, in its order. `RunError` where one is measured otherwise by now."
+    by_name = {m.name: m for m in known}
+    found = [by_name.get(m['name']) or get_metric(m['name']) for m in protocol.metrics]
+    changed = [m.name for m, was in zip(found, protocol.metrics) if digest(m.fingerprint()) != digest(was)]
+    if not changed: return found
+    raise RunError('the run was scored by other versions of {names}: score its clips again with vdb rescore, '
+                   'or choose another folder', names=', '.join(changed))
 
 # %% ../nbs/51_cells.ipynb #check_retry
 def check_retry(
@@ -213,7 +284,6 @@ def check_retry(
 # %% ../nbs/51_cells.ipynb #forget_for
 def forget_for(
     folder: RunFolder,
-    protocol: Protocol,
     retry: str | None,  # 'failed', 'damaged' or None
     source: dict,  # What makes it again, for a record that is damaged
 ) -> None:
@@ -227,7 +297,7 @@ def forget_for(
     else: rows = rows[np.array([not _is_whole(folder, row) for row in rows.itertuples()], bool)]
     cells = set(zip(rows['prompt'], rows['seed']))
     if not whole: cells |= _partial_cells(folder)
-    if cells or not whole: folder.forget(protocol, cells)
+    if cells or not whole: folder.forget(cells, damaged=not whole)
 
 # %% ../nbs/51_cells.ipynb #is_whole
 def _is_whole(folder: RunFolder, row: tuple) -> bool:

@@ -271,6 +271,7 @@ class Generation:
     path: str = ''  # The stored video, relative to the run's folder
     sha256: str = ''  # Of the stored video's pixels
     bytes: int = 0  # Of the stored file
+    environment: str = ''  # What it was made in: `digest(..., 8)` of an entry of environment.json
 
 # %% ../nbs/00_core.ipynb #Sample
 @dataclass(frozen=True)
@@ -328,10 +329,9 @@ class Protocol:
     metrics: tuple[dict, ...]  # Fingerprints
     margins: dict  # Metric -> the difference that would still be "not worse"
     codec: str  # How videos are stored: the stored video is the one that is scored
-    threads: int  # CPU threads: they change the order of sums, and so bits
     profile: dict = field(default_factory=dict)  # Performance profile as applied
     images: dict = field(default_factory=dict)  # Conditioning image, as a prompt names it -> its file's hash
-    version: int = 3  # Of this record and of the folder's layout
+    version: int = 4  # Of this record and of the folder's layout
 
     def __post_init__(self):
         if not self.prompts:
@@ -360,10 +360,12 @@ class Protocol:
         return digest(self.as_dict())
 
     def generation_id(self, prompt: Prompt, seed: int) -> str:
-        "The hash of all that can change a pixel of this cell."
-        return digest(dict(model=self.model, profile=self.profile, threads=self.threads, codec=self.codec,
-                           settings=asdict(self.settings),
-                           prompt=[prompt.id, prompt.text, self.images.get(prompt.image)], seed=int(seed)))
+        "The hash of all that can change a pixel of this cell. A clip made elsewhere is its file."
+        model = self.model
+        if 'external' in model: model = dict(external=model['external'].get(f'{prompt.id}-{int(seed)}'))
+        shown = [prompt.id, prompt.text, self.images.get(prompt.image)]
+        return digest(dict(model=model, profile=self.profile, codec=self.codec, prompt=shown, seed=int(seed),
+                           settings=asdict(self.settings)))
 
     def plan(self) -> list[Generation]:
         "Every cell, prompts first, fixed before anything runs."

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .cells import (Plan, Produced, check_retry, execute, forget_for, margins_for, record_environment,
-                       unfinished, use_threads)
+from .cells import (Plan, Produced, check_retry, execute, forget_for, margins_for, metrics_of,
+                       record_environment, score_stored, unfinished, use_threads)
 from .core import Generation, InputError, MediaError, Prompt, Settings, digest
 from .files import file_hash, not_a_file, read_text
 from .i18n import t, tn
@@ -264,18 +264,20 @@ def score(
     clips, chosen = list_clips(videos), choose(metrics)
     shown = prompts_shown(clips, suite)
     plan = Plan(str(suite or t('given clips')), tuple(shown.values()), tuple(sorted({c.seed for c in clips})),
-                tuple(chosen), margins=margins_for(chosen), threads=os.cpu_count())
-    files = {f'{c.prompt}-{c.seed}': _clip_hash(c.path) for c in clips}
+                tuple(chosen), margins=margins_for(chosen))
+    files = {f'{shown[c.prompt].id}-{c.seed}': _clip_hash(c.path) for c in clips}
     model = dict(name=_spelt(Path(videos).resolve().stem), external=files)
-    protocol = plan.protocol(model, Settings(), 'as given')
-    use_threads(plan.threads)
-    folder = RunFolder(out or f'runs/{model["name"]}-{protocol.fingerprint[:8]}')
-    folder.create(protocol)
+    asked = plan.protocol(model, Settings(), 'as given')
+    folder = RunFolder(out or f'runs/{model["name"]}-{asked.fingerprint[:8]}')
     source = dict(videos=_spelt(videos), suite=str(suite) if suite else None, metrics=metrics)
-    forget_for(folder, protocol, retry, source)
-    todo = unfinished(folder, protocol)
-    if todo: record_environment(folder, plan.threads, source)
+    protocol = folder.begin(asked, source)
+    forget_for(folder, retry, source)
+    todo, chosen = unfinished(folder, protocol), metrics_of(protocol, chosen)
+    if todo:
+        here = record_environment(folder, use_threads(os.cpu_count()))
+        todo = [replace(cell, environment=here) for cell in todo]
     produce = ExternalCells(folder, {(shown[c.prompt].id, c.seed): c.path for c in clips})
     execute(protocol, todo, produce, chosen, folder, progress)
+    score_stored(folder, protocol, chosen, progress)
     produce.warn_of_sizes()
     return open_run(folder.path)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .core import InputError, MediaError, Video
+from .core import InputError, MediaError, Video, digest
 from .i18n import t
 from .notebooks import execute_paper, get_paper
 from .results import RunFolder
@@ -47,17 +47,29 @@ class Run:
     @cached_property
     def samples(self) -> pd.DataFrame:  # The columns of `Sample`
         "Every raw measurement of cost."
-        return self.folder.table('samples')
+        return self.folder.table('samples').assign(run=self.fingerprint)
 
     @cached_property
     def scores(self) -> pd.DataFrame:  # The columns of `Score`
         "Every measurement of quality, failures included."
-        return self.folder.table('scores')
+        return self.folder.table('scores').assign(run=self.fingerprint)
 
     @cached_property
     def environments(self) -> list[dict]:  # In the order of time
         "What it was made on."
         return self.folder.environment().get('environments', [])
+
+    @property
+    def threads(self) -> list[int]:  # Each once, in the order of time
+        "The numbers of CPU threads that it was made with."
+        return list(dict.fromkeys(e['threads'] for e in self.environments if e.get('threads')))
+
+    def environment_of(
+        self,
+        mark: str,  # As a row of `generations` has it
+    ) -> dict:  # Empty where it is not known
+        "What a clip was made in."
+        return next((e for e in self.environments if digest(e, 8) == mark), {})
 
     @property
     def counts(self) -> dict[str, int]:  # ok, failed, skipped, planned

@@ -56,7 +56,7 @@ def _cost_sentence(run: Run) -> list[str]:
     return [t('A clip takes {seconds} (median of {n} clips after the first) on {device}, {threads} CPU '
               'threads.',
               seconds=format_duration(cost.loc['generate', 'median_s']), n=int(cost.loc['generate', 'clips']),
-              device=device_text(run), threads=run.protocol.threads)]
+              device=device_text(run), threads=', '.join(map(str, run.threads)))]
 
 # %% ../../nbs/67_reports.model.ipynb #verdict_section
 def verdict_section(
