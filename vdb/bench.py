@@ -136,10 +136,10 @@ def _plan(
     threads: int | None,
 ) -> Plan:
     "What `run` was asked for."
-    name, prompts = load_suite(suite)
+    asked = load_suite(suite)
     chosen = choose(metrics)
     threads = os.cpu_count() if threads is None else threads
-    return Plan(name, prompts, seed_list(seeds), tuple(chosen), _settings(settings),
+    return Plan(asked.name, asked.prompts, seed_list(seeds), tuple(chosen), _settings(settings),
                 margins_for(chosen, margins), threads)
 
 # %% ../nbs/54_bench.ipynb #settings
