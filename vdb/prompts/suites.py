@@ -145,11 +145,11 @@ def _header(found: dict, where: str) -> dict:  # What `Suite` has fields for
     about, primary = found.get('about', ''), found.get('primary', ['-'])
     if not isinstance(about, str) or one_line(about) != ' '.join(about.split()):
         raise InputError('{where}: about is {value}: expected a line of text, 200 characters at most',
-                         where=where, value=one_line(repr(about), 60))
+                         where=where, value=one_line(repr(about), 30))
     texts = isinstance(primary, list) and all(isinstance(p, str) and p and p == one_line(p) for p in primary)
     if not texts or not 1 <= len(set(primary)) == len(primary) <= 3:
         raise InputError('{where}: primary is {value}: expected a list of one to three names of metrics',
-                         where=where, value=one_line(repr(primary), 60))
+                         where=where, value=one_line(repr(primary), 30))
     return dict(about=one_line(about), primary=tuple(found.get('primary', ())))
 
 # %% ../../nbs/25_prompts.suites.ipynb #read_vbench
