@@ -199,7 +199,7 @@ def vbench(folder, *entries, name='full_info.json'): return written(folder, json
 
 
 def test_vbenchs_list_is_a_suite(tmp_path):
-    found = read_suite(vbench(tmp_path, dict(prompt_en='a bird', dimension=['color', 'scene'], auxiliary_info=dict(color=dict(color='red'))), dict(prompt_en='a cat', dimension=['scene']),
+    found = read_suite(vbench(tmp_path, dict(prompt_en='a bird', dimension=['color', 'scene'], auxiliary_info=dict(color=dict(color='red'))), dict(prompt_en='a cat', dimension='scene'),
                               dict(prompt_en='a bird', dimension=['scene', 'overall_consistency']), dict(prompt_en='a dog')))
     assert found.name == 'full_info' and [(p.text, p.tags, p.expect) for p in found.prompts] == [
         ('a bird', dict(dimension='color, scene, overall_consistency', language='en'), None), ('a cat', dict(dimension='scene', language='en'), None), ('a dog', dict(language='en'), None)]
@@ -208,7 +208,7 @@ def test_vbenchs_list_is_a_suite(tmp_path):
 
 def test_mistakes_in_vbenchs_list_have_their_entry(tmp_path):
     good = dict(prompt_en='a bird', dimension=['color'])
-    bad = [({}, 'prompt_en'), (5, 'int'), (dict(prompt_en=5), 'int'), (dict(prompt_en=' '), 'empty'), (dict(prompt_en='a', dimension='color'), 'dimension'), (dict(prompt_en='a', dimension=[1]), 'dimension'),
+    bad = [({}, 'prompt_en'), (5, 'int'), (dict(prompt_en=5), 'int'), (dict(prompt_en=' '), 'empty'), (dict(prompt_en='a', dimension=dict(a=1)), 'dimension'), (dict(prompt_en='a', dimension=[1]), 'dimension'),
            (dict(prompt_en='a', dimension=None), 'dimension'), (dict(prompt_en='a', image_name='a.jpg'), 'image'), (dict(prompt_en='\ud800'), 'half a character'),
            (dict(prompt_en='a', dimension=['\ud800']), 'half a character')]
     for entry, part in bad: refused(lambda: read_suite(vbench(tmp_path, good, good, entry)), 'full_info.json:entry 3', part)
