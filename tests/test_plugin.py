@@ -49,7 +49,7 @@ def test_names_of_a_plugin_are_offered_and_those_of_vdb_are_kept(warm, site, tmp
         done = warm(*argv, cwd=tmp_path, **with_plugin(site))
         assert done.status == 2 and f'Did you mean {near}' in done.err, done.err
     (site/'vdb_plugin_example'/'suites'/'tiny.jsonl').write_text('{"text": "an impostor"}\n')
-    code = "from vdb.prompts.suites import load_suite; print(len(load_suite('tiny')[1]))"
+    code = "from vdb.prompts.suites import load_suite; print(len(load_suite('tiny').prompts))"
     try: done = warm.python(with_plugin(site)['setup'] + '\n' + code)
     finally: (site/'vdb_plugin_example'/'suites'/'tiny.jsonl').unlink()
     assert done.status == 0 and int(done.out) > 1 and 'is left out' in done.err, done.err

@@ -135,9 +135,9 @@ def _plan(
     margins: dict[str, float] | None,
 ) -> Plan:
     "What `run` was asked for."
-    name, prompts = load_suite(suite)
+    asked = load_suite(suite)
     chosen = choose(metrics)
-    return Plan(name, prompts, seed_list(seeds), tuple(chosen), _settings(settings),
+    return Plan(asked.name, asked.prompts, seed_list(seeds), tuple(chosen), _settings(settings),
                 margins_for(chosen, margins))
 
 # %% ../nbs/54_bench.ipynb #settings

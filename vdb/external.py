@@ -181,7 +181,7 @@ def prompts_shown(
     suite: AnySuite | None = None,  # None: the names are all that is known
 ) -> dict[str, Prompt]:  # By what the clip is named after
     "The prompt of each clip: the suite's own, by text or id, where it has it."
-    known = {key: p for p in (load_suite(suite)[1] if suite else ()) for key in (p.text, p.id)}
+    known = {key: p for p in (load_suite(suite).prompts if suite else ()) for key in (p.text, p.id)}
     shown = {c.prompt: known.get(c.prompt) or Prompt(c.prompt) for c in clips}
     if suite and not set(shown) & set(known):
         raise InputError('no clip shows a prompt of the suite {suite}: name them "{{prompt}}-{{i}}.mp4", or '

@@ -72,7 +72,7 @@ def measure(
     from vdb.bench import run
     from vdb.prompts.suites import load_suite
     from vdb.runs import seconds_by_clip
-    prompts = list(load_suite('tiny')[1][:WORKLOAD['prompts']])
+    prompts = list(load_suite('tiny').prompts[:WORKLOAD['prompts']])
     with tempfile.TemporaryDirectory() as aside:
         done = run(WORKLOAD['model'], prompts, WORKLOAD['seeds'], dict(steps=WORKLOAD['steps']),
                    out=f'{aside}/run', progress=progress)

@@ -6,12 +6,14 @@
 __all__ = ['SIZE', 'FRAMES', 'FPS', 'SHAPES', 'COLOURS', 'DIRECTIONS', 'SPEEDS', 'BACKGROUNDS', 'HALF_SECOND', 'TONES',
            'TEMPLATES', 'BRIEFER', 'ADVERBS', 'combinations', 'held_out', 'Body', 'Scene', 'extent', 'sample_body',
            'sample_scene', 'trajectory', 'distance', 'render', 'truth', 'expectation', 'sound', 'caption', 'vocabulary',
-           'world_suite']
+           'read_caption', 'world_suite']
 
 # %% ../nbs/10_world.ipynb #imports
 import hashlib
 import itertools
+import re
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -220,6 +222,41 @@ def vocabulary() -> list[str]:
     "Every word that a caption can hold, sorted."
     words = {w for w in ' '.join(TEMPLATES + BRIEFER + ('and',)).split() if '{' not in w}
     return sorted(words.union(SHAPES, COLOURS, DIRECTIONS, SPEEDS, ADVERBS.values(), BACKGROUNDS))
+
+# %% ../nbs/10_world.ipynb #read_caption
+def read_caption(
+    text: str,  # Any prompt; case, surrounding space and a final full stop do not matter
+) -> dict | None:  # As `expectation`, without what is not said; None where no caption says it
+    "What a caption says: `caption` the other way."
+    text = text.strip().lower().removesuffix('.').rstrip()
+    first, also, second = text.partition(' and ')
+    if not also: return _said(text, TEMPLATES + BRIEFER)
+    ground = ''.join(second.partition(' on a ')[1:])  # said once, of both
+    pair = [_said(half, TEMPLATES[:1]) for half in (first + ground, second)]
+    if None in pair: return None
+    return dict(pair[0], objects=[said for half in pair for said in half['objects']])
+
+# %% ../nbs/10_world.ipynb #pattern
+@cache
+def _pattern(template: str) -> re.Pattern:
+    "A template as a pattern with a group for each of its fields."
+    words = dict(colour=COLOURS, shape=SHAPES, direction=DIRECTIONS, adverb=ADVERBS.values(),
+                 adjective=SPEEDS, background=BACKGROUNDS)
+    return re.compile(template.format(**{k: f'(?P<{k}>{"|".join(known)})' for k, known in words.items()}))
+
+# %% ../nbs/10_world.ipynb #said
+def _said(
+    text: str,
+    templates: tuple[str, ...],
+) -> dict | None:
+    "What a text for one body says, in the first of these templates that it fits."
+    found = next((m for template in templates if (m := _pattern(template).fullmatch(text))), None)
+    if found is None: return None
+    words = found.groupdict()
+    words['speed'] = words.get('adjective') or {a: s for s, a in ADVERBS.items()}.get(words.get('adverb'))
+    body = {k: words[k] for k in ('shape', 'colour', 'direction', 'speed') if words.get(k)}
+    ground = dict(background=words['background']) if 'background' in words else {}
+    return dict(objects=[body], **ground)
 
 # %% ../nbs/10_world.ipynb #world_suite
 def world_suite(
