@@ -273,7 +273,7 @@ def _within_groups(
     margins: dict[str, float],
     primary: list[str],  # Empty: all metrics
 ) -> dict[str, list[Comparison]]:
-    "The comparison within each group: a metric of one group is a metric of its own, so that Holm is over all."
+    "The comparison within each group. A metric of a group is one of its own, so that Holm is over all."
     if not group: return {}
     def split(scores):
         chosen = scores[scores['prompt'].isin(group) & scores['metric'].isin(primary or scores['metric'])]

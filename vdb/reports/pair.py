@@ -24,7 +24,8 @@ def comparison_sentences(
 ) -> list[str]:
     "The verdict of a comparison in words: on the primary metrics in their order, or on all."
     rows = found.primary or sorted(found.rows, key=lambda r: [*Verdict].index(r.verdict))
-    said = [_verdict_sentence(found.b.model, verdict, ', '.join(metric_name(r.metric, r.variant) for r in some))
+    def named(some): return ', '.join(metric_name(r.metric, r.variant) for r in some)
+    said = [_verdict_sentence(found.b.model, verdict, named(some))
             for verdict, some in groupby(rows, key=lambda r: r.verdict)]
     return said + _exploratory_sentence(found.exploratory)
 
@@ -152,7 +153,8 @@ def comparison_methods_section(
     family = t('the primary metrics') if found.primary else t('the metrics')
     text = t('Runs were paired by prompt and seed (by prompt alone where they share no seed); the prompt is '
              'the unit. p-values come from flipping the sign of a prompt\'s difference, adjusted by Holm '
-             'over {family}, as far as they vary. "Not worse" holds only when the one-sided 95 % bound lies inside the margin; '
+             'over {family}, as far as they vary. "Not worse" holds only when the one-sided 95 % bound lies '
+             'inside the margin; '
              'a large p-value is never taken for sameness.', family=family)
     if found.exploratory:
         text += ' ' + t('All other metrics are exploratory: each is told by its own 95 % interval, without '
