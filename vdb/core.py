@@ -360,6 +360,7 @@ class Protocol:
     margins: dict  # Metric -> the difference that would still be "not worse"
     codec: str  # How videos are stored: the stored video is the one that is scored
     profile: dict = field(default_factory=dict)  # Performance profile as applied
+    primary: tuple[str, ...] = ()  # Metrics that a comparison decides by, in this order; (): all of them
     images: dict = field(default_factory=dict)  # Conditioning image, as a prompt names it -> its file's hash
     version: int = 4  # Of this record and of the folder's layout
 
@@ -370,19 +371,28 @@ class Protocol:
             if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
                 raise InputError('the seed {seed} is not usable: expected whole numbers from 0 to 2^63 - 1',
                                  seed=repr(seed))
-        for what, values in ((t('prompt ids'), [p.id for p in self.prompts]), (t('seeds'), list(self.seeds))):
+        for what, values in ((t('prompt ids'), [p.id for p in self.prompts]), (t('seeds'), list(self.seeds)),
+                             (t('primary metrics'), list(self.primary))):
             twice = [v for v, n in Counter(values).items() if n > 1]
             if twice:
                 raise InputError('{n} duplicate {what}, such as {first}: each may occur once', n=len(twice),
                                  what=what, first=twice[0])
         if not self.seeds: raise InputError('there are no seeds: expected at least one')
+        if len(self.primary) > 3:
+            raise InputError('{n} metrics are primary, {names}: expected three at most', n=len(self.primary),
+                             names=', '.join(self.primary))
+        unknown = set(self.primary) - {m['name'] for m in self.metrics} if self.primary else ()
+        if unknown:
+            raise InputError('the primary metric {name} is not among the metrics {names}', name=min(unknown),
+                             names=', '.join(m['name'] for m in self.metrics))
 
     def as_dict(self) -> dict: return asdict(self)
     @classmethod
     def from_dict(cls, d: dict) -> 'Protocol':
         "The protocol that `as_dict` wrote."
         return cls(**{**d, 'prompts': tuple(Prompt(**p) for p in d['prompts']), 'seeds': tuple(d['seeds']),
-                      'settings': Settings(**d['settings']), 'metrics': tuple(d['metrics'])})
+                      'settings': Settings(**d['settings']), 'metrics': tuple(d['metrics']),
+                      'primary': tuple(d.get('primary', ()))})
 
     @property
     def fingerprint(self) -> str:  # 16 hexadecimal digits

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCOPES', 'registry', 'Frames', 'Expects', 'Package', 'Weights', 'plain_source', 'source_hash', 'Metric', 'checked',
-           'Noted', 'outcome', 'metric', 'load_metrics', 'all_metrics', 'get_metric', 'choose', 'once_a_clip']
+           'Noted', 'outcome', 'metric', 'load_metrics', 'all_metrics', 'get_metric', 'choose', 'once_a_clip',
+           'metric_name']
 
 # %% ../../nbs/30_metrics.base.ipynb #imports
 import ast
@@ -27,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core import InputError, Prompt, Score, Video
-from ..i18n import t
+from ..i18n import t, translate
 
 # %% ../../nbs/30_metrics.base.ipynb #Frames
 @dataclass(frozen=True)
@@ -365,3 +366,13 @@ def once_a_clip(
             last[0] = (key, result)
         return result
     return remembered
+
+# %% ../../nbs/30_metrics.base.ipynb #metric_name
+def metric_name(
+    name: str,
+    variant: str = 'corrected',
+) -> str:
+    "A metric's name for a reader; an upstream's own definition is marked."
+    try: shown = translate(f'metric.{name}')
+    except KeyError: shown = name
+    return t('{metric} (as upstream defines it)', metric=shown) if variant == 'compat' else shown

@@ -11,10 +11,11 @@ from ..core import VdbError
 from ..html import BYTE_LIMIT, Html, clip_row, heading, paragraph, table
 from ..i18n import format_duration, format_interval, format_number, t, tn, translate
 from ..media.show import video_html
+from ..metrics.base import metric_name
 from ..results import command_of
 from ..runs import Run
 from ..stats.intervals import Estimate, approximate_note
-from ..summaries import (cost_table, device_text, direction_sign, estimates_of, memory_text, metric_name,
+from ..summaries import (cost_table, device_text, direction_sign, estimates_of, memory_text,
                            ranked_cells, ranking_metric, stage_name)
 from ..text import escape, one_line
 

@@ -7,6 +7,7 @@ __all__ = ['sign_flip_p', 'holm', 'crossed_se', 'crossed_p', 'comparisons', 'com
 
 # %% ../../nbs/43_stats.paired.ipynb #imports
 import math
+from collections.abc import Sequence
 from dataclasses import astuple, replace
 
 import numpy as np
@@ -97,22 +98,37 @@ def comparisons(
     planned: tuple[np.ndarray, np.ndarray] | None = None,  # As in `estimates`, of each run
     resamples: int = 10_000,  # And sign flips
     seed: int = 0,
-) -> list[Comparison]:  # One a metric
+    primary: Sequence[str] = (),  # Metrics under Holm, by name; the others are exploratory. (): none is
+) -> list[Comparison]:  # One a metric, primary ones first and in their order
     "The candidate against the baseline on every metric."
     a, b = as_cube(baseline, 'baseline'), as_cube(candidate, 'candidate')
     check_choice(t('pairing'), pairing, 'cell', 'prompt')
     _check_shapes(a.shape, b.shape, pairing)
-    labels = checked_labels(a.shape[2], labels)
+    labels, order = _with_roles(checked_labels(a.shape[2], labels), primary)
     for label in labels: _check_margin(label)
     plans = tuple(planned_cells(p, x) for p, x in zip(planned or (None, None), (a, b)))
     found = _compare(a, b, labels, pairing, confidence, plans, resamples, seed)
-    if not any(c.n_dropped for c in found): return found
+    if not any(c.n_dropped for c in found): return [found[i] for i in order]
     a, b = _worst_for_failed(a, b, labels, plans)
     supposed = _compare(a, b, labels, pairing, confidence, plans, resamples, seed)
     def with_failed(c, s):
         if not c.n_dropped or c.direction == 'none': return c
         return replace(c, difference_if_failed=s.difference, verdict_if_failed=s.verdict)
-    return [with_failed(c, s) for c, s in zip(found, supposed)]
+    return [with_failed(found[i], supposed[i]) for i in order]
+
+# %% ../../nbs/43_stats.paired.ipynb #with_roles
+def _with_roles(labels: list[dict], primary: Sequence[str]) -> tuple[list[dict], list[int]]:
+    "Labels that say which metrics are primary and which exploratory, and their order: primary ones first."
+    names = [label.get('metric', '') for label in labels]
+    unknown = [name for name in primary if name not in names]
+    if unknown:
+        raise InputError('the primary metric {name} is not among the metrics {names}', name=unknown[0],
+                         names=', '.join(names))
+    roles = [dict(primary=name in primary, exploratory=bool(primary) and name not in primary)
+             for name in names]
+    rank = {name: i for i, name in enumerate(primary)}
+    order = sorted(range(len(names)), key=lambda i: rank.get(names[i], len(rank)))
+    return [label | role for label, role in zip(labels, roles)], order
 
 # %% ../../nbs/43_stats.paired.ipynb #check_shapes
 def _check_shapes(a: tuple, b: tuple, pairing: str) -> None:
@@ -181,15 +197,24 @@ def _compare(
         p = np.maximum(p, crossed_p(d, se, df))
         lo, hi = _crossed_limits(lo, hi, d, se, df, tails)
         method[np.isfinite(se)] = 'crossed'
-    columns = _means(left, right, d) | _pair_counts(pairing, plans, left, right) | dict(p=p, p_holm=holm(p))
-    family, sd = max(1, int(np.isfinite(p).sum())), _spread(d)
+    p = np.where(_varies(left, right), p, np.nan)
+    tested = np.where([label['exploratory'] for label in labels], np.nan, p)
+    columns = _means(left, right, d) | _pair_counts(pairing, plans, left, right)
+    columns |= dict(p=p, p_holm=holm(tested))
+    family, sd = max(1, int(np.isfinite(tested).sum())), _spread(d)
     def record(i, label):
         shown = {k: (int if k.startswith('n_') else float)(v[i]) for k, v in columns.items()}
         bound = _worse_side(lo[1, i], hi[1, i], label.get('direction'))
         c = Comparison(**label, **shown, lo=float(lo[0, i]), hi=float(hi[0, i]), bound=float(bound),
                        confidence=confidence, pairing=pairing, method=str(method[i]))
-        return judge(c, float(sd[i]), family, shifts.get(i))
+        return judge(c, float(sd[i]), 1 if c.exploratory else family, shifts.get(i))
     return [record(i, label) for i, label in enumerate(labels)]
+
+# %% ../../nbs/43_stats.paired.ipynb #varies
+def _varies(left: Parts, right: Parts) -> np.ndarray:  # (metrics,) bool
+    "Whether any prompt differs between the runs, by more than rounding."
+    size = np.fmax(np.abs(left.means), np.abs(right.means))
+    return (np.abs(right.means - left.means) > 1e-12*size).any(0)
 
 # %% ../../nbs/43_stats.paired.ipynb #crossed_limits
 def _crossed_limits(

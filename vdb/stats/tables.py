@@ -6,6 +6,8 @@
 __all__ = ['estimate_scores', 'compare_scores']
 
 # %% ../../nbs/46_stats.tables.ipynb #imports
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..core import InputError
@@ -76,8 +78,9 @@ def compare_scores(
     candidate: 'pandas.DataFrame',  # The same of another run
     margins: dict[str, float] | None = None,  # Metric: the largest loss that does not matter
     pairing: str | None = None,  # 'cell', 'prompt'; None: by prompt where the runs have no seed in common
+    primary: Sequence[str] = (),  # Metrics that the verdict is about, in order; the others are exploratory
     **options: object,  # confidence, resamples, seed: as in `comparisons`
-) -> list[Comparison]:  # One a metric; a metric that one run lacks has no pairs
+) -> list[Comparison]:  # One a metric, primary ones first; a metric that one run lacks has no pairs
     "The candidate's run against the baseline's on every metric."
     for x in (baseline, candidate):
         if x['run'].nunique() > 1:
@@ -91,4 +94,4 @@ def compare_scores(
     a, _, tried_a = _score_cells(baseline, metrics, prompts, seeds)
     b, _, tried_b = _score_cells(candidate, metrics, prompts, seeds)
     labels = [x | dict(margin=(margins or {}).get(x['metric'])) for x in labels]
-    return comparisons(a, b, labels, pairing=pairing, planned=(tried_a, tried_b), **options)
+    return comparisons(a, b, labels, pairing=pairing, planned=(tried_a, tried_b), primary=primary, **options)

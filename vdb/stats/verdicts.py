@@ -43,6 +43,8 @@ class Comparison:
     variant: str = ''
     unit: str = ''
     direction: str = 'none'  # Which way is better: 'higher', 'lower' or 'none'
+    primary: bool = False  # Named before the run: what the verdict is about
+    exploratory: bool = False  # Others are primary: told by its own interval, and decides nothing
     baseline: float = math.nan  # Mean over paired prompts
     candidate: float = math.nan
     difference: float = math.nan  # Candidate less baseline, in the metric's unit
@@ -50,8 +52,8 @@ class Comparison:
     hi: float = math.nan
     bound: float = math.nan  # One-sided 95 % bound on its worse side (the larger in size where none is worse)
     confidence: float = .95
-    p: float = math.nan  # Sign flips by prompt
-    p_holm: float = math.nan  # The same, adjusted for all metrics of this comparison
+    p: float = math.nan  # Sign flips by prompt; NaN: no prompt differs, so there is no sign to flip
+    p_holm: float = math.nan  # The same, adjusted for the metrics of its family; NaN where exploratory
     margin: float | None = None  # The largest loss that does not matter, above 0
     verdict: Verdict = Verdict.NOT_ENOUGH
     needs: int | None = None  # Prompts for a verdict, where there is none; None: over a million, or unknown
@@ -71,7 +73,9 @@ class Comparison:
     @property
     def method_name(self) -> str: return method_name(self.method)
     @property
-    def verdict_name(self) -> str: return self.verdict.words(self.needs)
+    def verdict_name(self) -> str:
+        said = self.verdict.words(self.needs)
+        return t('{verdict} (exploratory)', verdict=said) if self.exploratory else said
     @property
     def approximate(self) -> str:  # As in `Estimate`
         "Why the interval may hold the truth less often, or more often, than it says."
@@ -93,7 +97,7 @@ def judge(
     if not c.n_prompts: return c
     sign = {'higher': 1, 'lower': -1, 'none': 0}[c.direction]
     alpha = 1 - c.confidence
-    found = c.p_holm <= alpha and not c.lo <= 0 <= c.hi
+    found = (c.exploratory or c.p_holm <= alpha) and (c.lo > 0 or c.hi < 0)
     within = c.margin is not None and bool(keeps_margin(c.bound, c.bound, sign, c.margin))
     if sign == 0: verdict = Verdict.NOT_CHANGED if within else Verdict.CHANGED if found else None
     elif found and sign*c.difference > 0: verdict = Verdict.BETTER
