@@ -2,7 +2,7 @@
 __version__ = "0.1.0"
 
 _public = {'load': 'models.pipelines', 'run': 'bench', 'verify': 'bench', 'score': 'external',
-           'open_run': 'runs', 'compare': 'comparison'}
+           'rescore': 'rescoring', 'open_run': 'runs', 'compare': 'comparison'}
 
 __all__ = ['__version__', *_public]
 

@@ -6,28 +6,31 @@
 __all__ = ['ModelCells', 'run', 'verify', 'load_again']
 
 # %% ../nbs/54_bench.ipynb #imports
+import inspect
 import io
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
 from .cells import (CellSamples, Plan, Produced, check_retry, execute, forget_for, margins_for, metrics_of,
-                       record_environment, score_stored, seed_list, unfinished, unscored, use_threads)
-from .core import (DiskError, Generation, GenerationError, InputError, MediaError, Model, Prompt, Protocol,
-                      RunError, Settings, Video, digest)
+                       primary_for, record_environment, score_stored, seed_list, unfinished, unscored,
+                       use_threads)
+from .core import (Cancelled, DiskError, Generation, GenerationError, InputError, MediaError, Model,
+                      Prompt, Protocol, RunError, Settings, Video, digest)
 from .i18n import t
 from .media.read import read_video
 from .media.write import encoded, stored_codec
-from .metrics.base import Metric, choose
-from .models.pipelines import check_clip, generation_error, load, weights_of
+from .metrics.base import Metric, applicable, choose
+from .models.pipelines import as_model, check_clip, generation_error, load, weights_of
+from .performance import OptimizationProfile
 from .prompts.suites import AnySuite, load_suite
 from .results import RunFolder, as_before, joined
 from .runs import Run, open_run
-from .text import one_line
+from .text import nearest, one_line
 
 # %% ../nbs/54_bench.ipynb #ModelCells
 class ModelCells:
@@ -60,7 +63,7 @@ class ModelCells:
         try:
             prompt, settings = self.prompts[cell.prompt], self.protocol.settings
             video = check_clip(self.model.generate(prompt, cell.seed, settings))
-        except InputError: raise
+        except (InputError, Cancelled): raise
         except Exception as error: raise _as_failure(error) from error
         samples.add('generate', time.perf_counter() - began)
         for lap in getattr(self.model, 'laps', ()): samples.add(lap.stage, lap.seconds, repeat=lap.repeat)
@@ -96,29 +99,35 @@ def _failed(cell: Generation, error: GenerationError) -> Generation:
 
 # %% ../nbs/54_bench.ipynb #run
 def run(
-    model: str | Path | Model,  # A name for `vdb.load`, or a model
+    model: 'str | Path | Model | DiffusionPipeline',  # A name for `vdb.load`, or what was loaded
     suite: AnySuite = 'tiny',  # The name of a suite, a file, or a list of prompts
     seeds: int | Sequence[int] = 4,  # How many, or which
     settings: Settings | dict | None = None,  # What differs from the model's defaults
     out: str | None = None,  # The run's folder; `runs/<model>-<suite>-<fingerprint>` when None
-    metrics: list[str] | None = None,  # Names; every metric of a single clip when None
+    metrics: list[str] | None = None,  # Names; every metric of a single clip that applies when None
     margins: dict[str, float] | None = None,  # Metric -> the difference that is still "not worse"
+    primary: list[str] | None = None,  # What a verdict is about; the suite's, or adherence, when None
+    profile: OptimizationProfile | dict | None = None,  # How the model is to run
     threads: int | None = None,  # CPU threads; as many as there are cores when None
     device: str | None = None,
     dtype: str | None = None,
     revision: str | None = None,
     progress: bool = True,  # A bar with the time left, on standard error
     retry: str | None = None,  # What to make again: 'failed' cells, or 'damaged' files
+    **more: object,  # Settings, such as `steps=10`
 ) -> Run:
     "Generate what is missing, score it, and return the run. What is complete is only opened."
     check_retry(retry)
     named = isinstance(model, (str, Path))
+    profile = OptimizationProfile.read(profile)
+    levers = {k: v for k, v in asdict(profile).items() if v}
     source = dict(model=str(model) if named else None, suite=_told(suite), device=device, dtype=dtype,
-                  revision=revision, metrics=metrics, margins=margins or None, threads=threads)
-    plan = _plan(suite, seeds, settings, metrics, margins)
+                  revision=revision, metrics=metrics, margins=margins or None, threads=threads,
+                  primary=primary and list(primary), profile=levers or None)
+    plan = _plan(suite, seeds, _settings(settings, more), metrics, margins, primary)
     if out and named and not retry and (done := _opened(out, plan, source)): return done
     threads = use_threads(os.cpu_count() if threads is None else threads)
-    loaded = load(model, device, dtype, revision) if named else model
+    loaded = load(model, device, dtype, revision, profile) if named else as_model(model, profile)
     asked = _protocol(plan, loaded)
     folder = RunFolder(out or f'runs/{loaded.name}-{plan.suite}-{asked.fingerprint[:8]}')
     protocol = folder.begin(asked, source)
@@ -130,27 +139,30 @@ def run(
 def _plan(
     suite: AnySuite,
     seeds: int | Sequence[int],
-    settings: Settings | dict | None,
+    settings: Settings,
     metrics: list[str] | None,
     margins: dict[str, float] | None,
+    primary: list[str] | None,
 ) -> Plan:
     "What `run` was asked for."
     asked = load_suite(suite)
-    chosen = choose(metrics)
-    return Plan(asked.name, asked.prompts, seed_list(seeds), tuple(chosen), _settings(settings),
-                margins_for(chosen, margins))
+    chosen = choose(metrics) if metrics is not None else applicable(choose(), asked.prompts)
+    return Plan(asked.name, asked.prompts, seed_list(seeds), tuple(chosen), settings,
+                margins_for(chosen, margins), primary_for(chosen, asked, primary))
 
 # %% ../nbs/54_bench.ipynb #settings
 def _told(suite: object) -> str | None: return str(suite) if isinstance(suite, (str, Path)) else None
 
-def _settings(given: Settings | dict | None) -> Settings:
-    "Settings, or a dictionary of them."
-    if given is None or isinstance(given, Settings): return given or Settings()
-    known = Settings.__dataclass_fields__
-    unknown = sorted(set(given) - set(known))
-    if not unknown: return Settings(**given)
-    raise InputError('there is no setting {unknown}: expected {known}', unknown=', '.join(unknown),
-                     known=', '.join(known))
+def _settings(given: Settings | dict | None, more: dict) -> Settings:
+    "Settings, or a dictionary of them, and those that were given by keyword."
+    given = asdict(given) if isinstance(given, Settings) else given or {}
+    known = [*Settings.__dataclass_fields__]
+    for name in (*given, *more):
+        if name in known: continue
+        near = ', '.join(nearest(name, known + [*inspect.signature(run).parameters][:-1]))
+        if near: raise InputError('there is no setting {name}. Did you mean {near}?', name=name, near=near)
+        raise InputError('there is no setting {name}: expected {known}', name=name, known=', '.join(known))
+    return Settings(**given | more)
 
 # %% ../nbs/54_bench.ipynb #protocol
 def _protocol(plan: Plan, model: Model) -> Protocol:
@@ -158,7 +170,7 @@ def _protocol(plan: Plan, model: Model) -> Protocol:
     settings = plan.settings.filled(model.defaults)
     if hasattr(model, 'check'): model.check(settings)
     codec = stored_codec(settings.height or 512, settings.width or 512)
-    return plan.protocol(model.fingerprint(), settings, codec)
+    return plan.protocol(model.fingerprint(), settings, codec, getattr(model, 'profile', None))
 
 # %% ../nbs/54_bench.ipynb #opened
 def _opened(out: str, plan: Plan, source: dict) -> Run | None:
@@ -166,9 +178,9 @@ def _opened(out: str, plan: Plan, source: dict) -> Run | None:
     folder = RunFolder(out)
     if folder.read_json('protocol.json') is None: return None
     told = folder.environment(damaged=True).get('source') or {}
-    if any(told.get(k) != source[k] for k in ('model', 'device', 'dtype', 'revision')): return None
+    if any(told.get(k) != source[k] for k in ('model', 'device', 'dtype', 'revision', 'profile')): return None
     there = folder.protocol()
-    asked = plan.protocol(there.model, plan.settings.filled(there.settings), there.codec)
+    asked = plan.protocol(there.model, plan.settings.filled(there.settings), there.codec, there.profile)
     try:
         if joined(there, as_before(asked, there, source), out) != there: return None
     except RunError: return None  # It is told once the model's own settings are known
@@ -197,6 +209,7 @@ def _warm_up(model: Model, protocol: Protocol, cell: Generation) -> bool:  # Whe
     few = replace(settings, steps=settings.steps and min(settings.steps, 2))
     prompt = next(p for p in protocol.prompts if p.id == cell.prompt)
     try: model.generate(replace(prompt, id='warm-up'), 0, few)
+    except Cancelled: raise
     except Exception: return False  # The first cell meets the same, and keeps it as its reason
     return True
 
@@ -246,4 +259,5 @@ def load_again(
                        path=r.path)
     if not source.get('model'):
         raise RunError('{path} does not say how its model was loaded: pass the model', path=r.path)
-    return load(source['model'], source.get('device'), source.get('dtype'), source.get('revision'))
+    return load(source['model'], source.get('device'), source.get('dtype'), source.get('revision'),
+                source.get('profile'))

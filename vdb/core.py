@@ -17,7 +17,7 @@ from typing import Protocol as Interface
 import numpy as np
 
 from .i18n import t
-from .text import one_line, safe_name
+from .text import facts_html, one_line, safe_name
 
 # %% ../nbs/00_core.ipynb #VdbError
 class VdbError(Exception):
@@ -164,6 +164,12 @@ class Prompt:
         "A file is named `<id>-<seed>.mp4`, with more while it is written: a name may have 255 bytes."
         plain = isinstance(self.id, str) and self.id == one_line(self.id, 80) and len(self.id.encode()) <= 200
         return plain and not any(c in self.id for c in '/\\:*?"<>|') and not self.id.startswith(('.', '-'))
+
+    def _repr_html_(self) -> str:
+        tags = ', '.join(f'{k}: {v}' for k, v in self.tags.items())
+        expect = canonical_json(self.expect) if self.expect else ''
+        return facts_html({t('Prompt'): self.text, t('Id'): self.id, t('Tags'): tags, t('Image'): self.image,
+                           t('Expected'): expect})
 
 # %% ../nbs/00_core.ipynb #extra_mistake
 def _extra_mistake(extra) -> str:  # Empty where there is none
@@ -398,6 +404,16 @@ class Protocol:
     def fingerprint(self) -> str:  # 16 hexadecimal digits
         "The hash of the whole protocol."
         return digest(self.as_dict())
+
+    def _repr_html_(self) -> str:
+        asked = {k: v for k, v in asdict(self.settings).items() if v not in (None, '')}
+        return facts_html({t('Protocol fingerprint'): self.fingerprint, t('Model'): self.model['name'],
+                           t('Suite'): f'{self.suite} ({len(self.prompts)})',
+                           t('Seeds'): one_line(', '.join(map(str, self.seeds)), 80),
+                           t('Settings'): ', '.join(f'{k} {v}' for k, v in asked.items()),
+                           t('Profile'): ', '.join(self.profile),
+                           t('Metrics'): ', '.join(m['name'] for m in self.metrics),
+                           t('Primary metrics'): ', '.join(self.primary), t('Codec'): self.codec})
 
     def generation_id(self, prompt: Prompt, seed: int) -> str:
         "The hash of all that can change a pixel of this cell. A clip made elsewhere is its file."

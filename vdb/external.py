@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .cells import (Plan, Produced, check_retry, execute, forget_for, margins_for, metrics_of,
-                       record_environment, score_stored, unfinished, use_threads)
+                       primary_for, record_environment, score_stored, unfinished, use_threads)
 from .core import Generation, InputError, MediaError, Prompt, Settings, digest
 from .files import file_hash, not_a_file, read_text
 from .i18n import t, tn
 from .media.read import read_video
-from .metrics.base import choose
-from .prompts.suites import AnySuite, each_line, json_object, load_suite
+from .metrics.base import applicable, choose
+from .prompts.suites import AnySuite, Suite, each_line, json_object, load_suite, with_expectation
 from .results import RunFolder
 from .runs import Run, open_run
 from .text import one_line
@@ -182,7 +182,7 @@ def prompts_shown(
 ) -> dict[str, Prompt]:  # By what the clip is named after
     "The prompt of each clip: the suite's own, by text or id, where it has it."
     known = {key: p for p in (load_suite(suite).prompts if suite else ()) for key in (p.text, p.id)}
-    shown = {c.prompt: known.get(c.prompt) or Prompt(c.prompt) for c in clips}
+    shown = {c.prompt: known.get(c.prompt) or with_expectation(Prompt(c.prompt)) for c in clips}
     if suite and not set(shown) & set(known):
         raise InputError('no clip shows a prompt of the suite {suite}: name them "{{prompt}}-{{i}}.mp4", or '
                          'give a manifest', suite=suite)
@@ -255,21 +255,26 @@ def score(
     videos: str | Path,  # A folder of "{prompt}-{i}.mp4", or a manifest (.csv, .jsonl)
     suite: AnySuite | None = None,  # Whose prompts these are: it says what a checker looks for
     out: str | None = None,  # The run's folder; `runs/<name>` when None
-    metrics: list[str] | None = None,  # Names; every metric of a single clip when None
+    metrics: list[str] | None = None,  # Names; every metric of a single clip that applies when None
+    primary: list[str] | None = None,  # As in `run`
     progress: bool = True,
     retry: str | None = None,  # What to score again: 'failed' cells, or 'damaged' files
 ) -> Run:
     "Score clips that were made elsewhere. A clip that cannot be read is a failed row; the rest goes on."
     check_retry(retry)
-    clips, chosen = list_clips(videos), choose(metrics)
+    clips = list_clips(videos)
     shown = prompts_shown(clips, suite)
-    plan = Plan(str(suite or t('given clips')), tuple(shown.values()), tuple(sorted({c.seed for c in clips})),
-                tuple(chosen), margins=margins_for(chosen))
+    told = load_suite(suite).primary if suite else ()
+    given = Suite(str(suite or t('given clips')), tuple(shown.values()), primary=told)
+    chosen = choose(metrics) if metrics is not None else applicable(choose(), given.prompts)
+    plan = Plan(given.name, given.prompts, tuple(sorted({c.seed for c in clips})), tuple(chosen),
+                margins=margins_for(chosen), primary=primary_for(chosen, given, primary))
     files = {f'{shown[c.prompt].id}-{c.seed}': _clip_hash(c.path) for c in clips}
     model = dict(name=_spelt(Path(videos).resolve().stem), external=files)
     asked = plan.protocol(model, Settings(), 'as given')
     folder = RunFolder(out or f'runs/{model["name"]}-{asked.fingerprint[:8]}')
-    source = dict(videos=_spelt(videos), suite=str(suite) if suite else None, metrics=metrics)
+    source = dict(videos=_spelt(videos), suite=str(suite) if suite else None, metrics=metrics,
+                  margins=None, primary=primary and list(primary))
     protocol = folder.begin(asked, source)
     forget_for(folder, retry, source)
     todo, chosen = unfinished(folder, protocol), metrics_of(protocol, chosen)

@@ -64,8 +64,12 @@ def _is_environment(environments: object, source: object) -> bool:
     texts = [source.get(k) for k in ('model', 'videos', 'suite', 'device', 'dtype', 'revision')]
     texts += [e.get('device_name') for e in environments]
     metrics, margins = source.get('metrics') or [], source.get('margins') or {}
-    if not (isinstance(metrics, list) and isinstance(margins, dict)): return False
-    return (all(isinstance(m, str) for m in metrics) and all(x is None or isinstance(x, str) for x in texts)
+    primary, profile = source.get('primary') or [], source.get('profile') or {}
+    if not (isinstance(metrics, list) and isinstance(primary, list)): return False
+    if not (isinstance(margins, dict) and isinstance(profile, dict)): return False
+    if not isinstance(source.get('threads'), int | None): return False
+    named = all(isinstance(name, str) for name in [*metrics, *primary, *profile])
+    return (named and all(x is None or isinstance(x, str) for x in texts)
             and all(isinstance(v, (int, float)) for v in margins.values()))
 
 # %% ../nbs/45_results.ipynb #either
@@ -89,7 +93,7 @@ def _shared(protocol: Protocol, other: Protocol) -> dict:
     for name in ('prompts', 'metrics'): mine[name] = common(mine[name], theirs[name])
     if 'external' in protocol.model and 'external' in other.model:
         mine['model']['external'] = common(protocol.model['external'], other.model['external'])
-    return {k: v for k, v in mine.items() if k not in ('suite', 'seeds')}
+    return {k: v for k, v in mine.items() if k not in ('suite', 'seeds', 'primary')}
 
 # %% ../nbs/45_results.ipynb #check_joins
 def _check_joins(before: Protocol, asked: Protocol, path: str) -> None:
@@ -132,8 +136,12 @@ def as_before(
     before: Protocol,  # What the folder holds
     source: dict,  # What was asked for by name
 ) -> Protocol:
-    "What is asked, with the margins of the folder where no other one was asked for."
-    named = source.get('margins') or {}
+    "What is asked, with the folder's margins where no other one was asked for."
+    named, primary = source.get('margins') or {}, tuple(source.get('primary') or before.primary)
+    if primary != before.primary:
+        there = ', '.join(before.primary) or t('all metrics')
+        raise RunError('the verdict on this run is about {there}, and {asked} was asked for: choose another '
+                       'folder', there=there, asked=', '.join(primary))
     return replace(asked, margins=asked.margins | {k: v for k, v in before.margins.items() if k not in named})
 
 # %% ../nbs/45_results.ipynb #joined_source
@@ -181,21 +189,29 @@ class RunRecord(Folder):
         rescored: set[str] = frozenset(),  # Metrics whose definition may differ from what the folder has
     ) -> Protocol:  # Of the whole folder
         "Begin this run, or go on with the one that is there, which is extended by what it lacks."
+        there = self.content('protocol.json') is not None
+        if there and (unchanged := self._extended(asked, source, rescored, write=False)): return unchanged
         with Claims(self).alone('records'):
-            if self.content('protocol.json') is None:
-                self._write_protocol(asked)
-                if source: self.write_environment([], source)
-                return asked
-            before, told = self.protocol(), self.environment(damaged=True)
-            asked = as_before(asked, before, source or {})
-            new = {m['name']: m for m in asked.metrics if m['name'] in rescored}
-            there = replace(before, metrics=tuple(new.get(m['name'], m) for m in before.metrics))
-            whole = joined(there, asked, self.path)
-            if whole != before: self._write_protocol(whole, before)
-            if source and told:  # A damaged record is mended by who asks for that
-                both = joined_source(told['source'], source, before, asked)
-                if both != told['source']: self.write_environment(told['environments'], both)
-            return whole
+            if self.content('protocol.json') is not None: return self._extended(asked, source, rescored)
+            self._write_protocol(asked)
+            if source: self.write_environment([], source)
+            return asked
+
+    def _extended(self, asked: Protocol, source: dict | None, rescored: set[str],
+                  write: bool = True) -> Protocol | None:  # None where something would have to be written
+        "The protocol of the folder with what it lacks."
+        before, told = self.protocol(), self.environment(damaged=True)
+        if self.content('environment.json') is None: told = dict(environments=[], source={})
+        asked = as_before(asked, before, source or {})
+        new = {m['name']: m for m in asked.metrics if m['name'] in rescored}
+        there = replace(before, metrics=tuple(new.get(m['name'], m) for m in before.metrics))
+        whole, both = joined(there, asked, self.path), told.get('source')
+        if source and told:  # A damaged one is mended by who asks for that
+            both = joined_source(both, source, before, asked) if both else source
+        if not write: return whole if whole == before and both == told.get('source') else None
+        if whole != before: self._write_protocol(whole, before)
+        if both != told.get('source'): self.write_environment(told['environments'], both)
+        return whole
 
     def _write_protocol(self, protocol: Protocol, before: Protocol | None = None) -> None:
         "Record what is asked of this run; what was asked before is kept."
@@ -465,16 +481,16 @@ def differences(
 # %% ../nbs/45_results.ipynb #command_of
 def command_of(
     folder: RunRecord,
-    **more: object,  # Options beyond those of the run, such as retry='damaged'
+    **more: object,  # Other options than those of the run, such as retry='damaged' or suite='shapes'
 ) -> str:  # Empty where it was not made by a command
     "The command that made this run: in another folder it makes it again, in this one it goes on with it."
     source = folder.environment(damaged=True).get('source') or {}
     videos, model = source.get('videos'), source.get('model')
     if not (videos or model): return ''
-    options = [('suite', source.get('suite')), *([] if videos else _run_options(folder.protocol(), source))]
-    options += [('metric', m) for m in source.get('metrics') or ()]
+    options = [('suite', source.get('suite')), *([] if videos else _run_options(folder, source))]
+    options += [(k.removesuffix('s'), v) for k in ('metrics', 'primary') for v in source.get(k) or ()]
     options += [('margin', f'{k}={v!r}') for k, v in (source.get('margins') or {}).items()]
-    options += [('out', folder.path), *more.items()]
+    options = [(k, more.pop(k, v)) for k, v in (*options, ('out', folder.path))] + [*more.items()]
     told = [f'--{k.replace("_", "-")} {shlex.quote(_option(v))}' for k, v in options if v not in (None, '')]
     what = f'score {shlex.quote(videos)}' if videos else f'run {shlex.quote(model)}'
     return one_line(f'vdb {what} {" ".join(told)}', 2000)
@@ -482,10 +498,15 @@ def command_of(
 def _option(value) -> str: return repr(value).removesuffix('.0') if isinstance(value, float) else str(value)
 
 # %% ../nbs/45_results.ipynb #run_options
-def _run_options(protocol: Protocol, source: dict) -> list[tuple[str, object]]:
-    "What was asked of a run of a model, besides its suite."
-    seeds = protocol.seeds
+def _run_options(folder: RunRecord, source: dict) -> list[tuple[str, object]]:
+    "What was asked of a run of a model, besides its suite. Threads are told where all of it had as many."
+    protocol, seen = folder.protocol(), folder.environment(damaged=True).get('environments') or []
+    seeds, threads = protocol.seeds, {e.get('threads') for e in seen}
+    settings = {k: v for k, v in vars(protocol.settings).items() if k != 'extra'}
+    extra = [('set', f'{k}={json.dumps(v)}') for k, v in (protocol.settings.extra or {}).items()]
+    levers = [('profile', f'{k}={json.dumps(v)}') for k, v in (source.get('profile') or {}).items()]
     counted = seeds == tuple(range(len(seeds)))
     which = len(seeds) if counted else ','.join(map(str, seeds)) + ('' if len(seeds) > 1 else ',')
-    return [('seeds', which), *vars(protocol.settings).items(),
-            *((k, source.get(k)) for k in ('threads', 'device', 'dtype', 'revision'))]
+    return [('seeds', which), *settings.items(), *extra, *levers,
+            ('threads', threads.pop() if len(threads) == 1 else source.get('threads')),
+            *((k, source.get(k)) for k in ('device', 'dtype', 'revision'))]

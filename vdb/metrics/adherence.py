@@ -19,6 +19,7 @@ from .base import Frames, Noted, Package, metric, once_a_clip
 class Asks:
     "The prompt says what this attribute of an object should be."
     part: str = ''  # 'colour', 'shape', 'direction' or 'speed'; any of them when empty
+    about_prompt = True  # Where no prompt of a plan meets it, the metric does not apply to the plan
 
     def __str__(self) -> str: return 'expect.objects' + (f'.{self.part}' if self.part else '')
     def unmet(self, videos: tuple[Video, ...], prompt: Prompt | None) -> str:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCOPES', 'registry', 'Frames', 'Expects', 'Package', 'Weights', 'plain_source', 'source_hash', 'Metric', 'checked',
-           'Noted', 'outcome', 'metric', 'load_metrics', 'all_metrics', 'get_metric', 'choose', 'once_a_clip',
-           'metric_name']
+           'Noted', 'outcome', 'metric', 'load_metrics', 'all_metrics', 'get_metric', 'choose', 'applicable',
+           'metric_of_file', 'once_a_clip', 'metric_name']
 
 # %% ../../nbs/30_metrics.base.ipynb #imports
 import ast
@@ -15,10 +15,11 @@ import importlib
 import inspect
 import math
 import pkgutil
+import sys
 import textwrap
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, wraps
 from importlib.metadata import entry_points
@@ -27,8 +28,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import InputError, Prompt, Score, Video
+from ..core import InputError, Prompt, Score, Video, digest
 from ..i18n import t, translate
+from ..text import facts_html, one_line
 
 # %% ../../nbs/30_metrics.base.ipynb #Frames
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Frames:
 class Expects:
     "The prompt says what a checker should find. `Expects('objects')` looks for that key."
     key: str = ''  # A key of `Prompt.expect`; any when empty
+    about_prompt = True  # Where no prompt of a plan meets it, the metric does not apply to the plan
 
     def __str__(self) -> str: return 'expect' + (f'.{self.key}' if self.key else '')
     def unmet(self, videos: tuple[Video, ...], prompt: Prompt | None) -> str:
@@ -162,6 +165,13 @@ class Metric:
         "The first line of the function's docstring."
         return (inspect.getdoc(self.function) or '').partition('\n')[0]
 
+    def _repr_html_(self) -> str:
+        better = {'higher': t('higher'), 'lower': t('lower')}.get(self.direction, t('neither'))
+        return facts_html({t('Metric'): metric_name(self.name, self.variant), t('Name'): self.name,
+                           t('Measures'): self.summary, t('Of a'): self.kind, t('Unit'): self.unit,
+                           t('Better'): better, t('Margin'): self.margin, t('Version'): self.version,
+                           t('Needs'): ', '.join(map(str, self.needs)), t('Parts'): ', '.join(self.parts)})
+
     @property
     def parameters(self) -> dict:
         "The function's parameters that have a default, apart from the prompt."
@@ -198,11 +208,23 @@ class Metric:
         **where: object,  # run, model, seed: copied into the row
     ) -> list[Score]:  # One row
         "The value of these videos, or the reason why there is none."
-        value, status, note = outcome(self, videos, prompt)
-        reason = ''
+        return self.measure_all(*videos, prompt=prompt, **where)[:1]
+
+    def measure_all(
+        self,
+        *videos: Video,  # As in `measure`
+        prompt: Prompt | None = None,
+        **where: object,  # As in `measure`
+    ) -> list[Score]:  # The clip's row; then, for a frame metric that has a value, a row a frame
+        "The same, with the values of single frames that it is the mean of."
+        values, status, note = outcome(self, videos, prompt)
+        value, reason = math.nan, ''
         if status == 'ok':
-            value, status, reason = checked(float(np.mean(value, dtype=np.float64)), self.range)
-        return [self.row(value, SCOPES[self.kind], status, reason or note, prompt, **where)]
+            value, status, reason = checked(float(np.mean(values, dtype=np.float64)), self.range)
+        rows = [self.row(value, SCOPES[self.kind], status, reason or note, prompt, **where)]
+        if self.kind != 'frame' or status != 'ok': return rows
+        each = [checked(float(v), self.range) for v in values]
+        return rows + [self.row(v, f'frame:{i}', s, r, prompt, **where) for i, (v, s, r) in enumerate(each)]
 
     def measure_frames(
         self,
@@ -301,6 +323,8 @@ def metric(
     return register
 
 # %% ../../nbs/30_metrics.base.ipynb #load_metrics
+_brought: set[str] = set()  # The names of metrics of other packages
+
 @cache
 def load_metrics() -> dict[str, str]:  # Module or entry point: reason
     "Import the built-in metrics and those of other packages; what could not be imported, and why."
@@ -308,11 +332,13 @@ def load_metrics() -> dict[str, str]:  # Module or entry point: reason
     sources = [(f'vdb.metrics.{m.name}', None) for m in pkgutil.iter_modules(package.__path__)]
     sources += [(e.value, e) for e in entry_points(group='vdb.metrics')]
     for source, entry in sources:
+        there = set(registry)
         try: entry.load() if entry else importlib.import_module(source)
         except Exception as error:
             problems[source] = f'{type(error).__name__}: {error}'
             warnings.warn(t('the metrics of {source} are not available: {reason}', source=source,
                             reason=problems[source]), stacklevel=2)
+        if entry: _brought.update(set(registry) - there)
     return problems
 
 # %% ../../nbs/30_metrics.base.ipynb #all_metrics
@@ -323,9 +349,10 @@ def all_metrics() -> list[Metric]:  # By name
 
 # %% ../../nbs/30_metrics.base.ipynb #get_metric
 def get_metric(
-    name: str,
+    name: str,  # Or the file and the function: `mine.py:redness`
 ) -> Metric:
     "A metric by its name. An unknown name raises `InputError` with the nearest ones."
+    if '.py:' in name: return metric_of_file(*name.rsplit(':', 1))
     if name not in registry: load_metrics()
     if name in registry: return registry[name]
     near = difflib.get_close_matches(name, registry, n=3, cutoff=0.5)
@@ -337,16 +364,50 @@ def get_metric(
 
 # %% ../../nbs/30_metrics.base.ipynb #choose
 def choose(
-    names: list[str] | None = None,  # None: every built-in metric of one clip
+    names: list[str] | None = None,  # None: every metric of one clip, of this package and of others
 ) -> list[Metric]:  # No doubles; the parts of a composite follow it
     "The metrics of a run. A composite is never chosen without its parts."
     if names is None:
         names = [m.name for m in all_metrics() if SCOPES[m.kind] == 'clip'
-                 and m.function.__module__.startswith('vdb.metrics.')]
+                 and (m.function.__module__.startswith('vdb.metrics.') or m.name in _brought)]
     chosen = {}
     for m in map(get_metric, names):
         chosen |= {m.name: m} | {p: get_metric(p) for p in m.parts}
     return list(chosen.values())
+
+# %% ../../nbs/30_metrics.base.ipynb #applicable
+def applicable(
+    metrics: Sequence[Metric],
+    prompts: Sequence[Prompt],
+) -> list[Metric]:  # In the same order
+    "The metrics that apply to at least one of these prompts."
+    def applies(metric):
+        needs = [need for need in metric.needs if getattr(need, 'about_prompt', False)]
+        return any(not any(need.unmet((), p) for need in needs) for p in prompts)
+    return [m for m in metrics if applies(m)]
+
+# %% ../../nbs/30_metrics.base.ipynb #metric_of_file
+def metric_of_file(
+    path: str,  # A Python file
+    name: str,  # Of a function in it that is decorated with `@metric`
+) -> Metric:
+    "A metric of a file, which is run once."
+    file = Path(path).expanduser().resolve()
+    module = f'vdb_metrics_of_{digest(str(file), 8)}'
+    if module not in sys.modules:
+        if not file.is_file():
+            raise InputError('there is no file {path} with a metric {name}', path=path, name=name)
+        spec = importlib.util.spec_from_file_location(module, file)
+        sys.modules[module] = importlib.util.module_from_spec(spec)
+        try: spec.loader.exec_module(sys.modules[module])
+        except Exception as error:
+            del sys.modules[module]
+            why = one_line(f'{type(error).__name__}: {error}')
+            raise InputError('the file {path} cannot be run: {why}', path=path, why=why) from error
+    mine = {m.function.__name__: m for m in registry.values() if m.function.__module__ == module}
+    if name in mine: return mine[name]
+    raise InputError('{path} has no metric {name}: expected a function decorated with @metric; there are '
+                     '{names}', path=path, name=name, names=', '.join(mine) or t('none'))
 
 # %% ../../nbs/30_metrics.base.ipynb #once_a_clip
 def once_a_clip(

@@ -13,10 +13,9 @@ from ..i18n import format_duration, format_interval, format_number, t, tn, trans
 from ..media.show import video_html
 from ..metrics.base import metric_name
 from ..results import command_of
-from ..runs import Run
+from ..runs import Run, cost_table, estimates_of
 from ..stats.intervals import Estimate, approximate_note
-from ..summaries import (cost_table, device_text, direction_sign, estimates_of, memory_text,
-                           ranked_cells, ranking_metric, stage_name)
+from ..summaries import device_text, direction_sign, memory_text, ranked_cells, ranking_metric, stage_name
 from ..text import escape, one_line
 
 # %% ../../nbs/67_reports.model.ipynb #verdict_sentences
@@ -173,7 +172,10 @@ def _status(status: str) -> str: return translate(f'status.{status}')
 def _lost_scores(run: Run) -> list[dict]:  # Rows of a table
     "Scores that could not be taken of clips that are there, counted by their reason."
     ok = run.generations.loc[run.generations['status'] == 'ok', ['prompt', 'seed']]
-    missing = run.scores[run.scores['status'] != 'ok'].merge(ok, on=['prompt', 'seed'])
+    scores = run.scores
+    taken = scores.loc[scores['status'] == 'ok', 'metric'].unique()
+    other = scores['status'].eq('skipped') & scores['metric'].isin(taken)  # It is not about these prompts
+    missing = scores[scores['status'].ne('ok') & ~other].merge(ok, on=['prompt', 'seed'])
     counted = missing.groupby(['metric', 'status', 'reason'], sort=False).size()
     return [{t('Metric'): metric_name(metric), t('Status'): _status(status), t('Reason'): reason,
              t('Clips'): int(n)}

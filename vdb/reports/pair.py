@@ -57,7 +57,7 @@ def comparison_verdict_section(
 ) -> Html:
     "The title and the verdict of a comparison."
     title = heading(t('{b} against {a}', a=found.a.model, b=found.b.model), 1)
-    told = Html(''.join(paragraph(n, 'note').html for n in found.notes))
+    told = Html(''.join(paragraph(n, 'note').html for n in (*found.notes, *found.advice)))
     return title + paragraph(' '.join(comparison_sentences(found)), 'verdict') + told
 
 # %% ../../nbs/68_reports.pair.ipynb #comparison_table_section

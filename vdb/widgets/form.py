@@ -16,7 +16,8 @@ import ipywidgets as widgets
 from ..core import Model, Prompt, Score, Settings, VdbError, Video
 from ..i18n import format_duration, format_number, t
 from ..media.show import video_html
-from ..summaries import direction_sign, metric_name
+from ..metrics.base import metric_name
+from ..summaries import direction_sign
 from ..text import escape, one_line
 from ..world import ADVERBS, BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SPEEDS
 
