@@ -284,8 +284,8 @@ def metrics_of(
     by_name = {m.name: m for m in known}
     try: found = [by_name.get(m['name']) or get_metric(m['name']) for m in protocol.metrics]
     except InputError as error:
-        raise RunError('the run has a metric that is not here, {why} One of a file is given again by --metric '
-                       'FILE.py:NAME', why=str(error)) from error
+        raise RunError('a metric of the run is not here: {why}. One of a file is given again by --metric '
+                       'FILE.py:NAME', why=str(error).rstrip('?')) from error
     changed = [m.name for m, was in zip(found, protocol.metrics) if digest(m.fingerprint()) != digest(was)]
     if not changed: return found
     raise RunError('the run was scored by other versions of {names}: score its clips again with vdb rescore, '
