@@ -110,13 +110,14 @@ def test_four_writers_and_compactions_lose_no_row(warm, tmp_path):
     assert len(folder.table('generations')) == 160 and len(folder.names('manifests')) == 1 and len(folder.names('generations')) == 1
 
 
-def test_two_extend_at_once(warm, tmp_path):
-    "Eight processes ask for eight other seeds: the protocol has all of them."
+def test_eight_extend_at_once(warm, tmp_path):
+    "Each asks for ten seeds of its own, one by one: the protocol has all eighty, and every one before it is kept."
     code = '''
 from vdb.core import Prompt, Protocol, Settings
 from vdb.results import RunFolder
-RunFolder({path!r}).begin(Protocol(dict(name='m'), 's', (Prompt('a'),), ({seed},), Settings(), (), {{}}, 'lossless'))
+for seed in range(10*{n}, 10*{n} + 10): RunFolder({path!r}).begin(Protocol(dict(name='m'), 's', (Prompt('a'),), (seed,), Settings(), (), {{}}, 'lossless'))
 '''
-    running = [warm.start(setup=code.format(path=str(tmp_path/'run'), seed=seed)) for seed in range(8)]
+    running = [warm.start(setup=code.format(path=str(tmp_path/'run'), n=n)) for n in range(8)]
     for p in running: assert p.wait().status == 0, p.wait().err
-    assert sorted(opened(tmp_path/'run').protocol.seeds) == [*range(8)]
+    assert sorted(opened(tmp_path/'run').protocol.seeds) == [*range(80)]
+    assert len(list((tmp_path/'run'/'protocols').iterdir())) == 79
