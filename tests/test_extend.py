@@ -111,6 +111,24 @@ def test_not_enough_data_names_the_command_that_adds_prompts(warm, pipeline, hom
     assert 'more.jsonl' in more_prompts(found.b, 10_000)
 
 
+def test_a_run_that_grew_says_so(warm, runs, home):
+    "Until a verdict is looked at and more is added, its p-value is what it says; then it is not."
+    from vdb.reports.model import methods_text
+    assert 'was fixed before anything ran' in methods_text(opened(runs/'a')) and not opened(runs/'a').growth_sentence()
+    grown = opened(home/'few-a')
+    assert 'fixed before' not in methods_text(grown) and 'at first it had 12 prompts, with 1 seed each' in methods_text(grown)
+    told = warm('compare', 'few-a', 'few-b', '--no-report', cwd=home)
+    assert told.out.count('was extended after it had begun') == 1, told.out
+
+
+def test_what_is_refused_leaves_the_run_as_it_is(warm, pipeline, runs):
+    "A metric of a file is not there when the command that extends the run does not name it."
+    before = (runs/'a'/'protocol.json').read_bytes()
+    done = warm('run', pipeline('ltx'), '--suite', 'six.jsonl', '--seeds', 3, '--set', 'decode_noise_scale=0.5', '--metric', 'sharpness', '--out', 'a', *small, cwd=runs)
+    assert done.status == 1 and 'redness' in done.err and '--metric FILE.py:NAME' in done.err, done.err
+    assert (runs/'a'/'protocol.json').read_bytes() == before and not (runs/'a'/'protocols').exists()
+
+
 def test_own_prompts_are_asked_for_by_the_file(warm, pipeline, home):
     from vdb.comparison import more_prompts
     (home/'own.txt').write_text('a cat\n')

@@ -130,9 +130,10 @@ def run(
     loaded = load(model, device, dtype, revision, profile) if named else as_model(model, profile)
     asked = _protocol(plan, loaded)
     folder = RunFolder(out or f'runs/{loaded.name}-{plan.suite}-{asked.fingerprint[:8]}')
+    measured = metrics_of(folder.with_asked(asked, source), plan.metrics)  # Refused before it is recorded
     protocol = folder.begin(asked, source)
     forget_for(folder, retry, source)
-    _finish(folder, protocol, loaded, metrics_of(protocol, plan.metrics), threads, progress)
+    _finish(folder, protocol, loaded, measured, threads, progress)
     return open_run(folder.path)
 
 # %% ../nbs/54_bench.ipynb #plan

@@ -42,6 +42,7 @@ def check_comparable(
     if not both: raise RunError('{a} and {b} have no metric in common', a=a.path, b=b.path)
     told = [t('{path} is not finished: {n} of {total} cells are still to do', path=r.path,
               n=r.counts['planned'], total=len(r.generations)) for r in (a, b) if not r.complete]
+    told += [f'{r.path}: {r.growth_sentence()}' for r in (a, b) if r.growth_sentence()]
     for name, x, y in (('codec', a.protocol.codec, b.protocol.codec), ('threads', a.threads, b.threads)):
         x, y = ((v if isinstance(v, str) else ', '.join(map(str, v))) for v in (x, y))
         if x != y: told.append(t('{what} differs: {a} and {b}', what=name, a=x, b=y))

@@ -275,9 +275,10 @@ def score(
     folder = RunFolder(out or f'runs/{model["name"]}-{asked.fingerprint[:8]}')
     source = dict(videos=_spelt(videos), suite=str(suite) if suite else None, metrics=metrics,
                   margins=None, primary=primary and list(primary))
+    chosen = metrics_of(folder.with_asked(asked, source), chosen)  # Refused before it is recorded
     protocol = folder.begin(asked, source)
     forget_for(folder, retry, source)
-    todo, chosen = unfinished(folder, protocol), metrics_of(protocol, chosen)
+    todo = unfinished(folder, protocol)
     if todo:
         here = record_environment(folder, use_threads(os.cpu_count()))
         todo = [replace(cell, environment=here) for cell in todo]

@@ -189,29 +189,43 @@ class RunRecord(Folder):
         rescored: set[str] = frozenset(),  # Metrics whose definition may differ from what the folder has
     ) -> Protocol:  # Of the whole folder
         "Begin this run, or go on with the one that is there, which is extended by what it lacks."
-        there = self.content('protocol.json') is not None
-        if there and (unchanged := self._extended(asked, source, rescored, write=False)): return unchanged
+        if not self._additions(asked, source, rescored): return self.protocol()  # Nothing has to be written
         with Claims(self).alone('records'):
-            if self.content('protocol.json') is not None: return self._extended(asked, source, rescored)
-            self._write_protocol(asked)
-            if source: self.write_environment([], source)
-            return asked
+            for write in self._additions(asked, source, rescored): write()
+            return self.protocol()
 
-    def _extended(self, asked: Protocol, source: dict | None, rescored: set[str],
-                  write: bool = True) -> Protocol | None:  # None where something would have to be written
-        "The protocol of the folder with what it lacks."
-        before, told = self.protocol(), self.environment(damaged=True)
-        if self.content('environment.json') is None: told = dict(environments=[], source={})
+    def with_asked(
+        self,
+        asked: Protocol,
+        source: dict | None = None,  # As in `begin`
+        rescored: set[str] = frozenset(),  # As in `begin`
+    ) -> Protocol:
+        "What `begin` would make of the protocol, without writing anything."
+        if self.content('protocol.json') is None: return asked
+        before = self.protocol()
         asked = as_before(asked, before, source or {})
         new = {m['name']: m for m in asked.metrics if m['name'] in rescored}
         there = replace(before, metrics=tuple(new.get(m['name'], m) for m in before.metrics))
-        whole, both = joined(there, asked, self.path), told.get('source')
-        if source and told:  # A damaged one is mended by who asks for that
-            both = joined_source(both, source, before, asked) if both else source
-        if not write: return whole if whole == before and both == told.get('source') else None
-        if whole != before: self._write_protocol(whole, before)
-        if both != told.get('source'): self.write_environment(told['environments'], both)
-        return whole
+        return joined(there, asked, self.path)
+
+    def _additions(self, asked: Protocol, source: dict | None, rescored: set[str]) -> list[Callable]:
+        "What has to be written so that the folder holds what is asked."
+        whole, before = self.with_asked(asked, source, rescored), None
+        if self.content('protocol.json') is not None: before = self.protocol()
+        todo = [] if whole == before else [lambda: self._write_protocol(whole, before)]
+        told = self.environment(damaged=True)
+        if self.content('environment.json') is None: told = dict(environments=[], source={})
+        if not (source and told): return todo  # A damaged record is mended by who asks for that
+        both = joined_source(told['source'], source, before, asked) if told['source'] else source
+        if both != told['source']: todo.append(lambda: self.write_environment(told['environments'], both))
+        return todo
+
+    def earlier_protocols(self) -> list[Protocol]:  # The smallest first; empty where nothing was added
+        "What was asked of this run before something was added to it."
+        names = [n for n in self.names('protocols') if n.endswith('.json')]
+        found = [self.read_json(f'protocols/{n}') for n in names]
+        protocols = [Protocol.from_dict({k: v for k, v in d.items() if k != 'fingerprint'}) for d in found]
+        return sorted(protocols, key=lambda p: (len(p.prompts)*len(p.seeds), len(p.metrics)))
 
     def _write_protocol(self, protocol: Protocol, before: Protocol | None = None) -> None:
         "Record what is asked of this run; what was asked before is kept."

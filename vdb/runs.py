@@ -16,7 +16,7 @@ import pandas as pd
 
 from .core import InputError, MediaError, Prompt, Video, digest
 from .html import table
-from .i18n import format_interval, t
+from .i18n import format_interval, t, tn
 from .metrics.base import metric_name
 from .notebooks import execute_paper, get_paper
 from .results import RunFolder
@@ -38,9 +38,8 @@ class Run:
     def fingerprint(self) -> str: return self.protocol.fingerprint
     @property
     def model(self) -> str: return self.protocol.model['name']
-    @property
-    def external(self) -> bool:
-        return 'external' in self.protocol.model  # Whether the clips were made elsewhere
+    @property  # Whether the clips were made elsewhere
+    def external(self) -> bool: return 'external' in self.protocol.model
 
     @cached_property
     def generations(self) -> pd.DataFrame:  # One row a planned cell, in the plan's order
@@ -108,7 +107,6 @@ class Run:
 
     @property
     def complete(self) -> bool: return self.counts['planned'] == 0
-
     @cached_property
     def damaged(self) -> dict[str, str]:  # Stored clip -> what is wrong with it
         "Clips that are missing, or have another size than when stored. Pixels are checked when read."
@@ -117,6 +115,8 @@ class Run:
         wrong = {path: size for path, size in zip(ok['path'], ok['bytes']) if there.get(path) != size}
         def told(n, before): return t('it has {there} bytes and had {before}', there=n, before=before)
         return {p: told(there[p], n) if p in there else t('it is missing') for p, n in wrong.items()}
+
+    def growth_sentence(self) -> str: return _growth(self)  # Empty where nothing was added
 
     def damage_sentence(self) -> str:  # Empty where every clip is there
         "How many clips are damaged, one of them, and the command that mends them."
@@ -178,6 +178,16 @@ def _run_html(run: Run) -> str:
     rows = [{t('Metric'): metric_name(e.metric, e.variant), t('Prompts'): e.n_prompts,
              t('Mean [95 % interval]'): format_interval(e.mean, e.lo, e.hi)} for e in estimates_of(run)]
     return f'<p>{escape(repr(run))}</p>' + table(rows).html
+
+# %% ../nbs/50_runs.ipynb #growth
+def _growth(run: Run) -> str:
+    "What a run had at first, where prompts or seeds were added."
+    first = next(iter(run.folder.earlier_protocols()), run.protocol)
+    if len(first.plan()) == len(run.protocol.plan()): return ''
+    return t('The run was extended after it had begun; at first it had {prompts}, with {seeds} each. Who '
+             'looks at a verdict and then adds to the run finds differences by chance more often than 1 in 20 '
+             'times.', prompts=tn('{n} prompt', '{n} prompts', len(first.prompts)),
+             seeds=tn('{n} seed', '{n} seeds', len(first.seeds)))
 
 # %% ../nbs/50_runs.ipynb #open_run
 def open_run(

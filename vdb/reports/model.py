@@ -162,7 +162,8 @@ def failures_section(
     if left > 0: parts.append(paragraph(t('{n} more are in the table of generations.', n=left)))
     parts.append(table(lost))
     if run.damaged: parts.append(paragraph(run.damage_sentence()))
-    if not rows and not lost and not run.damaged:
+    if not run.complete: parts.append(paragraph(t('{planned} clips are still to do.', **run.counts)))
+    if not rows and not lost and not run.damaged and run.complete:
         parts.append(paragraph(t('No planned clip is missing and every metric could be taken.')))
     return sum(parts[1:], parts[0])
 
@@ -198,9 +199,12 @@ def _made_text(run: Run) -> list[str]:
     "What was planned and generated."
     p = run.protocol
     settings = ', '.join(f'{k} {v}' for k, v in vars(p.settings).items() if v not in (None, ''))
-    return [t('The suite {suite}, {prompts} with {seeds} each, was fixed before anything ran.', suite=p.suite,
-              prompts=tn('{n} prompt', '{n} prompts', len(p.prompts)),
-              seeds=tn('{n} seed', '{n} seeds', len(p.seeds))),
+    whole = dict(suite=p.suite, prompts=tn('{n} prompt', '{n} prompts', len(p.prompts)),
+                 seeds=tn('{n} seed', '{n} seeds', len(p.seeds)))
+    grown = run.growth_sentence()
+    planned = (t('The suite {suite} has {prompts}, with {seeds} each.', **whole) if grown else
+               t('The suite {suite}, {prompts} with {seeds} each, was fixed before anything ran.', **whole))
+    return [' '.join(filter(None, (planned, grown))),
             t('Settings: {settings}.', settings=settings),
             t('Videos were stored as {codec} and scored as stored.', codec=p.codec)]
 
