@@ -185,8 +185,8 @@ def _growth(run: Run) -> str:
     first = next(iter(run.folder.earlier_protocols()), run.protocol)
     if len(first.plan()) == len(run.protocol.plan()): return ''
     return t('The run was extended after it had begun; at first it had {prompts}, with {seeds} each. Who '
-             'looks at a verdict and then adds to the run finds differences by chance more often than 1 in 20 '
-             'times.', prompts=tn('{n} prompt', '{n} prompts', len(first.prompts)),
+             'looks at a verdict and then adds to the run finds differences by chance more often than 1 in '
+             '20 times.', prompts=tn('{n} prompt', '{n} prompts', len(first.prompts)),
              seeds=tn('{n} seed', '{n} seeds', len(first.seeds)))
 
 # %% ../nbs/50_runs.ipynb #open_run
