@@ -132,7 +132,7 @@ def run(
     folder = RunFolder(out or f'runs/{loaded.name}-{plan.suite}-{asked.fingerprint[:8]}')
     measured = metrics_of(folder.with_asked(asked, source), plan.metrics)  # Refused before it is recorded
     protocol = folder.begin(asked, source)
-    forget_for(folder, retry, source)
+    forget_for(folder, protocol, retry, source)
     _finish(folder, protocol, loaded, measured, threads, progress)
     return open_run(folder.path)
 
@@ -201,7 +201,7 @@ def _finish(folder: RunFolder, protocol: Protocol, model: Model, metrics: list[M
         todo = [replace(cell, environment=here) for cell in todo]
         cold = len(todo) == len(protocol.plan()) or not _warm_up(model, protocol, todo[0])
     execute(protocol, todo, ModelCells(model, protocol, folder, cold), metrics, folder, progress)
-    score_stored(folder, protocol, metrics, progress)
+    score_stored(folder, metrics, progress)
 
 # %% ../nbs/54_bench.ipynb #warm_up
 def _warm_up(model: Model, protocol: Protocol, cell: Generation) -> bool:  # Whether it worked

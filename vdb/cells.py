@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_THREADS', 'seed_list', 'margins_for', 'primary_for', 'image_hashes', 'Plan', 'use_threads', 'CellSamples',
-           'Produced', 'execute_cell', 'execute', 'unfinished', 'record_environment', 'unscored', 'StoredCells',
-           'score_stored', 'metrics_of', 'check_retry', 'forget_for']
+           'Produced', 'execute_cell', 'check_measured_alike', 'execute', 'unfinished', 'record_environment',
+           'unscored', 'StoredCells', 'score_stored', 'metrics_of', 'check_retry', 'forget_for']
 
 # %% ../nbs/51_cells.ipynb #imports
 import math
@@ -22,7 +22,7 @@ from .core import (Generation, InputError, MediaError, Prompt, Protocol, RunErro
                       Video, digest)
 from .files import file_hash
 from .i18n import t
-from .metrics.base import Metric, get_metric
+from .metrics.base import Metric, known_metric
 from .prompts.suites import Suite
 from .results import CommittedCells, RunFolder
 from .text import one_line
@@ -64,6 +64,8 @@ def primary_for(
     own: Sequence[str] | None = None,  # Names, in their order
 ) -> tuple[str, ...]:  # Empty: all metrics decide
     "The metrics that a verdict on this run will be about."
+    if isinstance(own, str):
+        raise InputError('the primary metrics are {own}: expected a list of names', own=repr(own))
     names = {m.name for m in metrics}
     if own is not None: return tuple(own)
     if suite.primary: return tuple(name for name in suite.primary if name in names)
@@ -152,9 +154,8 @@ class CellSamples:
 class Produced:
     "One cell as it came out."
     generation: Generation  # 'ok', 'failed' or 'skipped', with the reason
-    clip: Video | None = None  # What is scored: as it was read back from its file
+    clip: Video | None = None  # What is scored: as it was read back from its file; None: it cannot be
     samples: CellSamples | None = None  # None where the cost is not known
-    unread: str = ''  # Why there is no clip of a cell that is 'ok'
 
 # %% ../nbs/51_cells.ipynb #execute_cell
 def execute_cell(
@@ -168,12 +169,14 @@ def execute_cell(
     "Produce, score, commit."
     made = produce(cell)
     began, done = time.perf_counter(), made.generation
+    if done.status == 'ok' and made.clip is None: return done  # It is lost: whoever produced it tells
     where = dict(run=protocol.fingerprint, model=done.model, seed=done.seed, prompt=prompt)
     scores = _scores(made, metrics, where)
     if made.samples:
         made.samples.add('score', time.perf_counter() - began)
         stage, size = peak_memory(made.samples.device)
         made.samples.add(stage, size, 'bytes')
+    check_measured_alike(folder, protocol, metrics)
     folder.commit([done], made.samples.rows if made.samples else [], scores)
     return done
 
@@ -181,11 +184,20 @@ def execute_cell(
 def _scores(made: Produced, metrics: Sequence[Metric], where: dict) -> list[Score]:
     "The rows of every metric, also where there is nothing to measure."
     if made.clip is not None: return [row for m in metrics for row in m.measure_all(made.clip, **where)]
-    path = made.generation.path
     status, why = made.generation.status, t('no video: {why}', why=made.generation.reason)
-    if made.unread:
-        status, why = 'failed', t('{path} is damaged: {why}', path=one_line(path), why=made.unread)
     return [row for m in metrics for row in m.not_measured(status, why, **where)]
+
+# %% ../nbs/51_cells.ipynb #check_measured_alike
+def check_measured_alike(folder: RunFolder, protocol: Protocol, metrics: Sequence[Metric]) -> None:
+    "Raise `RunError` where another process has meanwhile scored the run by other versions of these metrics."
+    now = folder.protocol()
+    if now.fingerprint == protocol.fingerprint: return
+    there, names = {m['name']: m for m in now.metrics}, {m.name for m in metrics}
+    used = [m for m in protocol.metrics if m['name'] in names]
+    changed = [m['name'] for m in used if digest(there.get(m['name'])) != digest(m)]
+    if changed:
+        raise RunError('{path} was scored by other versions of {names} meanwhile: give the same command '
+                       'again', path=folder.path, names=', '.join(changed))
 
 # %% ../nbs/51_cells.ipynb #execute
 def execute(
@@ -248,32 +260,46 @@ def unscored(
 
 # %% ../nbs/51_cells.ipynb #StoredCells
 class StoredCells:
-    "Produces cells that are there already: it reads their clips."
+    "Produces cells that are there already: it reads their clips. `unread`: what cannot be read, and why."
     def __init__(
         self,
         folder: RunFolder,
     ) -> None:
-        self.folder = folder
+        self.folder, self.unread = folder, {}
 
     def __call__(self, cell: Generation) -> Produced:
         "Read one stored clip, if it is what was stored."
         if cell.status != 'ok': return Produced(cell)
-        try: clip = self.folder.read_video(cell.path)
-        except (MediaError, OSError) as error: return Produced(cell, unread=one_line(error))
-        if clip.sha256() == cell.sha256: return Produced(cell, clip)
-        return Produced(cell, unread=t('its pixels are not those that were stored'))
+        try:
+            clip = self.folder.read_video(cell.path)
+            if clip.sha256() == cell.sha256: return Produced(cell, clip)
+            self.unread[cell.path] = t('its pixels are not those that were stored')
+        except (MediaError, OSError) as error: self.unread[cell.path] = one_line(error)
+        return Produced(cell)
+
+    def warn_of_unread(self) -> None:
+        "Tell of what could not be scored."
+        if not self.unread: return
+        path, why = next(iter(self.unread.items()))
+        mend = self.folder.mending(path)
+        warnings.warn(t('{n} stored clips could not be scored, such as {path} ({why}). {mend}',
+                        n=len(self.unread), path=one_line(path), why=why, mend=mend), stacklevel=3)
 
 # %% ../nbs/51_cells.ipynb #score_stored
 def score_stored(
     folder: RunFolder,
-    protocol: Protocol,
-    metrics: Sequence[Metric],  # Those of the protocol, at least
+    metrics: Sequence[Metric],  # Those that can be measured here
     progress: bool = True,
 ) -> None:
-    "Measure on stored clips what they lack."
+    "Measure on stored clips what they lack, of the protocol as it is now: others may have extended it."
+    protocol = folder.protocol()
     todo, names = unscored(folder, protocol)
-    lacking = [m for m in metrics if m.name in names]
-    if todo: execute(protocol, todo, StoredCells(folder), lacking, folder, progress)
+    lacking, produce = [m for m in metrics if m.name in names], StoredCells(folder)
+    if lacking: execute(protocol, todo, produce, lacking, folder, progress)
+    produce.warn_of_unread()
+    if other := names - {m.name for m in lacking}:
+        names = ', '.join(sorted(other))
+        warnings.warn(t('clips still lack {names}: vdb rescore measures them', names=names))
 
 # %% ../nbs/51_cells.ipynb #metrics_of
 def metrics_of(
@@ -282,7 +308,7 @@ def metrics_of(
 ) -> list[Metric]:
     "The metrics of a protocol, in its order. `RunError` where one is measured otherwise by now."
     by_name = {m.name: m for m in known}
-    try: found = [by_name.get(m['name']) or get_metric(m['name']) for m in protocol.metrics]
+    try: found = [by_name.get(m['name']) or known_metric(m['name']) for m in protocol.metrics]
     except InputError as error:
         raise RunError('a metric of the run is not here: {why}. One of a file is given again by --metric '
                        'FILE.py:NAME', why=str(error).rstrip('?')) from error
@@ -302,18 +328,20 @@ def check_retry(
 # %% ../nbs/51_cells.ipynb #forget_for
 def forget_for(
     folder: RunFolder,
+    protocol: Protocol,
     retry: str | None,  # 'failed', 'damaged' or None
     source: dict,  # What makes it again, for a record that is damaged
 ) -> None:
-    "Take away the rows of what is to be made again."
-    if retry is None: return
-    whole = retry == 'failed'
+    "Take away the rows of what is to be made again, and of clips that are other files by now."
+    whole = retry != 'damaged'
     if not whole and not folder.environment(damaged=True):
         folder.write_environment([], source)  # On what, nobody knows
     rows = folder.table('generations', damaged=not whole)
-    if whole: rows = rows[rows['status'] == 'failed']
-    else: rows = rows[np.array([not _is_whole(folder, row) for row in rows.itertuples()], bool)]
-    cells = set(zip(rows['prompt'], rows['seed']))
+    planned = {(g.prompt, g.seed): g.id for g in protocol.plan()}
+    again = np.array([planned.get((r.prompt, r.seed), r.id) != r.id for r in rows.itertuples()], bool)
+    if retry == 'failed': again |= (rows['status'] == 'failed').to_numpy()
+    if retry == 'damaged': again |= np.array([not _is_whole(folder, r) for r in rows.itertuples()], bool)
+    cells = set(zip(rows['prompt'][again], rows['seed'][again]))
     if not whole: cells |= _partial_cells(folder)
     if cells or not whole: folder.forget(cells, damaged=not whole)
 

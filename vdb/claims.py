@@ -9,6 +9,7 @@ __all__ = ['HEARTBEAT_S', 'LEASE_S', 'holder', 'is_gone', 'Claims']
 import json
 import os
 import platform
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ def is_gone(
 # %% ../nbs/08_claims.ipynb #Claims
 class Claims:
     "The claims of one folder."
+    _ours, _lock = set(), threading.RLock()  # What this process holds; others of it were left behind
     def __init__(
         self,
         folder: Folder,
@@ -74,6 +76,7 @@ class Claims:
             beat.start()
             try: yield True
             finally:
+                self._ours.discard(self.folder.at(path))
                 over.set()
                 beat.join()
                 self._give_back(what)
@@ -94,24 +97,28 @@ class Claims:
 
     def _attempts(self, what: str) -> list[str]:
         "The claims on it, the first first."
-        found = [n for n in self.folder.names('claims') if n.startswith(f'{what}.')]
+        pattern = re.escape(what) + r'\.\d{1,6}\.json'
+        found = [n for n in self.folder.names('claims') if re.fullmatch(pattern, n)]
         return sorted(found, key=lambda n: int(n.split('.')[1]))
 
     def _taken(self, what: str) -> str:  # The file's name; empty where somebody else has it
         "Claim it by a file of the next attempt, where there is none or the last one's maker is gone."
-        there = self._attempts(what)
-        if there and not self._is_free(there[-1]): return ''
-        name = f'claims/{what}.{int(there[-1].split(".")[1]) + 1 if there else 0}.json'
-        content = json.dumps(holder()).encode()
-        with clear_disk_errors(self.folder.path):
-            return name if create_new(self.folder.fs, self.folder.at(name), content) else ''
+        with self._lock, clear_disk_errors(self.folder.path):
+            there = self._attempts(what)
+            if there and not self._is_free(there[-1]): return ''
+            name = f'claims/{what}.{int(there[-1].split(".")[1]) + 1 if there else 0}.json'
+            content = json.dumps(holder()).encode()
+            if not create_new(self.folder.fs, self.folder.at(name), content): return ''
+            self._ours.add(self.folder.at(name))
+            return name
 
     def _is_free(self, name: str) -> bool:
         "Whether the one who made a claim is gone."
         content = self.folder.content(f'claims/{name}')
         if content is None: return False  # Given back just now: the next try sees it
         try: held = json.loads(content)
-        except ValueError: held = None  # Its maker has not finished writing, or never will
+        except (ValueError, RecursionError): held = None  # Its maker has not finished writing, or never will
+        if held == holder(): return self.folder.at(f'claims/{name}') not in self._ours
         return is_gone(held, self.folder.age_s(f'claims/{name}'))
 
     def _beat(self, name: str, over: threading.Event) -> None:

@@ -167,7 +167,7 @@ def _values(pairs: list[str] | None, option: str) -> dict[str, object] | None:
 def _answer(run: 'Run', report: bool, as_json: bool) -> None:
     "What became of a run. One without a single clip has failed, and its most frequent reason is told."
     path, reason = run.report() if report else None, _why_nothing(run)
-    lines = [repr(run)] + ([t('Report: {path}', path=path)] if path else [])
+    lines = [repr(run), *_losses(run)] + ([t('Report: {path}', path=path)] if path else [])
     value = dict(path=run.path, fingerprint=run.fingerprint, model=run.model, report=path, **run.counts)
     say(as_json, '\n'.join(lines), value | (dict(reason=reason) if reason else {}))
     if not reason: return
@@ -182,6 +182,20 @@ def _why_nothing(run: 'Run') -> str:  # Empty where there is a clip
     return tn('no clip came of it: {why} ({n} of {total} cells)',
               'no clip came of it: {why} ({n} of {total} cells)',
               int(reasons.iloc[0]), total=len(run.generations), why=one_line(reasons.index[0], 300))
+
+# %% ../nbs/95_cli.ipynb #losses
+def _losses(run: 'Run') -> list[str]:  # Empty where every clip was made and every metric has a value
+    "The most frequent reason of failed cells, and of each metric that has no value at all."
+    def most(rows): return one_line(rows['reason'].value_counts().index[0], 200)
+    failed, scores = run.generations.query('status == "failed"'), run.scores
+    told = []
+    if len(failed) and run.counts['ok']:
+        told.append(tn('{n} failed: {why}', '{n} failed, most often: {why}', len(failed), why=most(failed)))
+    made = scores.merge(run.generations.query('status == "ok"')[['prompt', 'seed']], on=['prompt', 'seed'])
+    for name, rows in made.groupby('metric'):
+        if (rows['status'] == 'ok').any(): continue
+        told.append(t('{metric} has no value: {why}', metric=name, why=most(rows)))
+    return told
 
 # %% ../nbs/95_cli.ipynb #run_command
 @app.command('run', help=t('Generate, score and report.'),
@@ -273,7 +287,7 @@ def compare_command(
     report: Annotated[bool, typer.Option(help=t('Write the report.'))] = True,
     kind: Kind = None,
     by: Annotated[Optional[str], typer.Option(help=t('Also within the prompts that share a tag, such as '
-                                                     'category.'))] = None,
+                                                     'motion.'))] = None,
     fail_on: Annotated[Optional[str], typer.Option(help=t('Exit with 1 where a primary metric has this '
                                                           'verdict, such as worse.'))] = None,
     as_json: AsJson = False,

@@ -15,7 +15,7 @@ import pandas as pd
 from .core import InputError, RunError, digest
 from .files import Folder
 from .html import heading, paragraph, table
-from .i18n import format_interval, format_number, t
+from .i18n import format_interval, format_number, t, tn
 from .metrics.base import metric_name
 from .notebooks import execute_paper, get_paper
 from .prompts.suites import all_suites, load_suite
@@ -37,7 +37,8 @@ def check_comparable(
     changed = sorted(name for name, variant in both
                      if digest(mine[name, variant]) != digest(theirs[name, variant]))
     if changed:
-        raise RunError('{names} were measured by other versions in {a} and in {b}: score one of them again',
+        raise RunError('{a} and {b} were scored by other versions of {names}: score one of them again '
+                       'with vdb rescore',
                        names=', '.join(changed), a=a.path, b=b.path)
     if not both: raise RunError('{a} and {b} have no metric in common', a=a.path, b=b.path)
     told = [t('{path} is not finished: {n} of {total} cells are still to do', path=r.path,
@@ -89,6 +90,7 @@ def forest_plot(
     ax.spines[['top', 'right', 'left']].set_visible(False)
     ax.tick_params(axis='y', length=0)
     plt.close(fig)  # Who asked for it shows it, once
+    fig.tight_layout()
     return fig
 
 def _row_name(r: Comparison) -> str:
@@ -215,8 +217,9 @@ def _comparison_html(found: RunComparison) -> str:
     "A small table for a notebook."
     def row(r):
         p, what = (r.p, t('p (not adjusted)')) if r.exploratory else (r.p_holm, t('p (Holm)'))
+        interval = format_interval(r.difference, r.lo, r.hi) + (' ≈' if r.approximate else '')
         return {t('Metric'): metric_name(r.metric, r.variant), t('Verdict'): r.verdict_name,
-                t('Difference [95 % interval]'): format_interval(r.difference, r.lo, r.hi),
+                t('Difference [95 % interval]'): interval,
                 what: '–' if math.isnan(p) else f'{p:.3f}', t('Prompts'): r.n_prompts}
     shown = paragraph(t('{b} against {a}', a=found.a.model, b=found.b.model))
     for note in found.notes: shown += paragraph(note, 'note')
@@ -224,6 +227,7 @@ def _comparison_html(found: RunComparison) -> str:
         if title: shown += heading(title, 4)
         cells = [row(r) for r in rows]
         shown += table(cells, tuple(cells[0])[2:])
+    for note in approximate_note(found._shown()): shown += paragraph(note, 'note')
     return shown.html
 
 # %% ../nbs/55_comparison.ipynb #run_around
@@ -259,6 +263,9 @@ def compare(
     x, y = _same_prompts(a, b, both, notes)
     used, primary = {**a.protocol.margins, **(margins or {})}, _shared_primary(a, x, y, notes)
     rows = compare_scores(x, y, used, primary=primary)
+    if alone := max((r.n_unpaired for r in rows), default=0):
+        notes.append(tn('{n} clip of one run has no counterpart in the other and is left out',
+                        '{n} clips of one run have no counterpart in the other and are left out', alone))
     return RunComparison(a, b, rows, margins or {}, notes, by, _within_groups(x, y, group, used, primary))
 
 # %% ../nbs/55_comparison.ipynb #same_prompts

@@ -395,7 +395,9 @@ class Protocol:
     def as_dict(self) -> dict: return asdict(self)
     @classmethod
     def from_dict(cls, d: dict) -> 'Protocol':
-        "The protocol that `as_dict` wrote."
+        "The protocol that `as_dict` wrote. `InputError` where a record of that name holds something else."
+        if mistake := _record_mistake(d):
+            raise InputError('{name} is {value}', name=mistake, value=one_line(repr(d.get(mistake)), 60))
         return cls(**{**d, 'prompts': tuple(Prompt(**p) for p in d['prompts']), 'seeds': tuple(d['seeds']),
                       'settings': Settings(**d['settings']), 'metrics': tuple(d['metrics']),
                       'primary': tuple(d.get('primary', ()))})
@@ -427,3 +429,24 @@ class Protocol:
         "Every cell, prompts first, fixed before anything runs."
         return [Generation(self.generation_id(p, s), self.model['name'], p.id, int(s)) for s in self.seeds
                 for p in self.prompts]
+
+# %% ../nbs/00_core.ipynb #record_mistake
+def _record_mistake(d: dict) -> str:  # A field that cannot be what was written; empty where there is none
+    "A protocol may come from a stranger: what is read of it has the kinds that are expected."
+    def texts(values): return all(isinstance(v, str) for v in values)
+    def metric(m):
+        kinds = dict(name=str, variant=str, parts=list, range=list)
+        return isinstance(m, dict) and 'name' in m and all(isinstance(m.get(k, kind()), kind)
+                                                           for k, kind in kinds.items())
+    model, external = d.get('model'), {}
+    if isinstance(model, dict): external = model.get('external', {})
+    right = dict(
+        model=isinstance(model, dict) and isinstance(model.get('name'), str) and isinstance(external, dict),
+        metrics=isinstance(d.get('metrics'), list) and all(map(metric, d['metrics'])),
+        margins=isinstance(d.get('margins'), dict) and not any(isinstance(v, (str, list, dict))
+                                                               for v in d['margins'].values()),
+        images=isinstance(d.get('images'), dict) and texts(d['images'].values()),
+        profile=isinstance(d.get('profile'), dict), suite=isinstance(d.get('suite'), str),
+        codec=isinstance(d.get('codec'), str),
+        primary=isinstance(d.get('primary'), list) and texts(d['primary']))
+    return next((name for name, fine in right.items() if not fine), '')

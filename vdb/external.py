@@ -275,15 +275,17 @@ def score(
     folder = RunFolder(out or f'runs/{model["name"]}-{asked.fingerprint[:8]}')
     source = dict(videos=_spelt(videos), suite=str(suite) if suite else None, metrics=metrics,
                   margins=None, primary=primary and list(primary))
-    chosen = metrics_of(folder.with_asked(asked, source), chosen)  # Refused before it is recorded
-    protocol = folder.begin(asked, source)
-    forget_for(folder, retry, source)
+    again = retry is not None  # Then a file may have been mended
+    whole = folder.with_asked(asked, source, changed=again)
+    chosen = metrics_of(whole, chosen)  # Refused before it is recorded
+    protocol = folder.begin(asked, source, changed=again)
+    forget_for(folder, protocol, retry, source)
     todo = unfinished(folder, protocol)
     if todo:
         here = record_environment(folder, use_threads(os.cpu_count()))
         todo = [replace(cell, environment=here) for cell in todo]
     produce = ExternalCells(folder, {(shown[c.prompt].id, c.seed): c.path for c in clips})
     execute(protocol, todo, produce, chosen, folder, progress)
-    score_stored(folder, protocol, chosen, progress)
+    score_stored(folder, chosen, progress)
     produce.warn_of_sizes()
     return open_run(folder.path)

@@ -41,6 +41,9 @@ def clear_disk_errors(
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             told = DiskError('{path} cannot be written: no permission. Choose another folder (--out) or '
                              'change its rights', path=path)
+        elif error.errno == errno.EISDIR:
+            told = DiskError('{path} is in the way: a folder lies where a file is needed',
+                             path=one_line(error.filename2 or error.filename or path, 4096))
         elif error.errno in (errno.ENOTDIR, errno.EEXIST):
             told = DiskError('{path} is in the way: a file lies where a folder is needed', path=path)
         else: told = DiskError('{path} cannot be written: {why}', path=path, why=why)
@@ -92,19 +95,18 @@ def create_new(
     content: bytes,
 ) -> bool:  # Whether it was this call that made it
     "Make a file that is not there yet. Of several at once one succeeds."
+    folder = os.path.dirname(path) or '.'
+    if is_disk(fs): os.makedirs(folder, exist_ok=True)
+    aside = os.path.join(folder, f'.{uuid.uuid4().hex[:12]}.part')
     try:
-        if not is_disk(fs):
-            fs.pipe_file(path, content, mode='create')
-            return True
-        folder = os.path.dirname(path) or '.'
-        os.makedirs(folder, exist_ok=True)
-        aside = os.path.join(folder, f'.{uuid.uuid4().hex[:12]}.part')
-        try:
+        if is_disk(fs):
             with open(aside, 'xb') as file: file.write(content)
             os.link(aside, path)  # With its content from the first moment
-        finally:
-            with suppress(OSError): os.remove(aside)
+        else: fs.pipe_file(path, content, mode='create')
     except FileExistsError: return False
+    finally:
+        if is_disk(fs):
+            with suppress(OSError): os.remove(aside)
     return True
 
 # %% ../nbs/03_files.ipynb #not_a_file

@@ -126,7 +126,7 @@ def format_interval(
     from babel.numbers import format_decimal
     if mean != mean: return '–'
     if not (math.isfinite(lo) and math.isfinite(hi)): return format_number(mean)
-    width = max(hi - lo, abs(mean)*1e-4) or 1  # All three are 0
+    width = max(hi - lo, abs(mean)*(1e-4 if hi > lo else .1)) or 1  # All three are 0
     decimals = min(8, max(0, 1 - math.floor(math.log10(width))))
     pattern = '#,##0' + ('.' + '0'*decimals if decimals else '')
     m, low, high = (format_decimal(round(v, decimals) + 0., format=pattern, locale=_babel_locale())

@@ -9,7 +9,8 @@ __all__ = ['rescore']
 from dataclasses import replace
 
 from .cells import margins_for, score_stored
-from .metrics.base import choose, get_metric
+from .core import InputError, RunError
+from .metrics.base import choose, known_metric
 from .results import RunFolder
 from .runs import Run, open_run
 
@@ -21,14 +22,19 @@ def rescore(
 ) -> Run:
     "Measure the stored clips of a run again, or by one more metric. Nothing is generated."
     folder = RunFolder(path)
-    before = folder.protocol()
+    before, told = folder.protocol(), folder.environment().get('source') or {}
     own = [m['name'] for m in before.metrics]
-    chosen = {m.name: m for m in (choose(metrics) if metrics is not None else map(get_metric, own))}
+    try: chosen = {m.name: m for m in (choose(metrics) if metrics is not None else map(known_metric, own))}
+    except InputError as error:
+        if metrics is not None: raise
+        raise RunError('a metric of the run is not here: {why}. One of a file is given by --metric '
+                       'FILE.py:NAME', why=str(error).rstrip('?')) from error
     there = tuple(m for m in before.metrics if m['name'] not in chosen)
     asked = replace(before, metrics=(*there, *(m.fingerprint() for m in chosen.values())),
                     margins=margins_for([*chosen.values()]))
+    named = dict(metrics=metrics and [*(told.get('metrics') or own), *metrics])
+    folder.with_asked(asked, named, {*chosen})  # Refused before anything is taken away
     folder.forget(metrics={*chosen} & {*own})  # First: no old number may stand under the new version
-    protocol = folder.begin(asked, dict(metrics=metrics and [*own, *metrics]), rescored={*chosen})
-    kept = [get_metric(m['name']) for m in there]
-    score_stored(folder, protocol, [*kept, *chosen.values()], progress)
+    folder.begin(asked, named, {*chosen})
+    score_stored(folder, [*chosen.values()], progress)
     return open_run(path)

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shlex
 import uuid
 from collections.abc import Callable, Sequence
@@ -56,6 +57,22 @@ def _hashed(content: bytes, fields: tuple[str, ...]) -> dict | None:  # None: no
     body = {k: told.get(k) for k in fields} if isinstance(told, dict) else {}
     return body if body and told.get('hash') == digest(body) else None
 
+# %% ../nbs/45_results.ipynb #manifest
+def _manifest(content: bytes) -> dict | None:  # 'parts' and 'replaces'; None: not what was written
+    "A manifest. It names files that may be removed: none but those that a writer of a run can have written."
+    body = _hashed(content, ('parts', 'replaces'))
+    if not body or not isinstance(body['parts'], dict) or not isinstance(body['replaces'], list): return None
+    parts = all(re.fullmatch(rf'({"|".join(TABLES)})/[\w-]+\.parquet', p) and isinstance(h, str)
+                for p, h in body['parts'].items())
+    names = all(isinstance(r, str) and re.fullmatch(r'[\w-]+\.json', r) for r in body['replaces'])
+    return body if parts and names else None
+
+# %% ../nbs/45_results.ipynb #is_leftover
+def _is_leftover(folder: str, name: str) -> bool:
+    "Whether a file that no manifest lists may be what a killed writer left."
+    if folder == 'claims': return bool(re.fullmatch(r'[\w-]+\.\d{1,6}\.json|\..*\.part', name))
+    return name.endswith('.part') or folder in TABLES and name.endswith('.parquet')
+
 # %% ../nbs/45_results.ipynb #is_environment
 def _is_environment(environments: object, source: object) -> bool:
     "Whether a record that came with a run has the shape that is read."
@@ -69,6 +86,7 @@ def _is_environment(environments: object, source: object) -> bool:
     if not (isinstance(margins, dict) and isinstance(profile, dict)): return False
     if not isinstance(source.get('threads'), int | None): return False
     named = all(isinstance(name, str) for name in [*metrics, *primary, *profile])
+    if not all(isinstance(e.get('threads'), int | None) for e in environments): return False
     return (named and all(x is None or isinstance(x, str) for x in texts)
             and all(isinstance(v, (int, float)) for v in margins.values()))
 
@@ -86,7 +104,8 @@ def _shared(protocol: Protocol, other: Protocol) -> dict:
     "What of a protocol has to be the same in another one of the same folder."
     mine, theirs = protocol.as_dict(), other.as_dict()
     def common(values, there): return {k: v for k, v in values.items() if k in there}
-    for name in ('margins', 'images'): mine[name] = common(mine[name], theirs[name])
+    both = {m['name'] for m in protocol.metrics} & {m['name'] for m in other.metrics}
+    mine['margins'], mine['images'] = common(mine['margins'], both), common(mine['images'], theirs['images'])
     for d in (mine, theirs):
         d['prompts'] = {p['id']: {k: v for k, v in p.items() if k != 'tags'} for p in d['prompts']}
         d['metrics'] = {m['name']: m for m in d['metrics']}
@@ -112,15 +131,18 @@ def joined(
     before: Protocol,  # What a folder holds
     asked: Protocol,
     path: str,  # Of the folder, for the message
+    suites: str = '',  # What asks for the prompts of both, for the message
 ) -> Protocol:  # Equal to `before` where nothing is missing
     "One protocol for both. `RunError` says why there is none."
     _check_joins(before, asked, path)
     ids = _either(*(tuple(p.id for p in x.prompts) for x in (before, asked)))
     if ids is None:
+        both = t(', or ask for both with --suite {suites}', suites=suites) if suites else ''
         raise RunError('{path} holds the suite {there}, and {asked} has other prompts: choose another folder '
-                       'with --out, or ask for both with --suite {there}+{asked}', path=path,
-                       there=before.suite, asked=asked.suite)
-    prompts = {p.id: p for p in (*before.prompts, *asked.prompts)}
+                       'with --out{both}', path=path, there=before.suite, asked=asked.suite, both=both)
+    prompts = {p.id: p for p in before.prompts}
+    prompts |= {p.id: replace(p, tags=(prompts[p.id].tags if p.id in prompts else {}) | p.tags)
+                for p in asked.prompts}
     metrics = {m['name']: m for m in (*before.metrics, *asked.metrics)}
     names = _either(*(tuple(m['name'] for m in x.metrics) for x in (before, asked))) or tuple(metrics)
     seeds = _either(before.seeds, asked.seeds) or tuple(dict.fromkeys(before.seeds + asked.seeds))
@@ -142,7 +164,10 @@ def as_before(
         there = ', '.join(before.primary) or t('all metrics')
         raise RunError('the verdict on this run is about {there}, and {asked} was asked for: choose another '
                        'folder', there=there, asked=', '.join(primary))
-    return replace(asked, margins=asked.margins | {k: v for k, v in before.margins.items() if k not in named})
+    old = {m['name'] for m in before.metrics}
+    margins = {k: v for k, v in asked.margins.items() if k in named or k not in old}
+    margins |= {k: v for k, v in before.margins.items() if k not in named}
+    return replace(asked, margins=margins)
 
 # %% ../nbs/45_results.ipynb #joined_source
 def joined_source(
@@ -187,11 +212,13 @@ class RunRecord(Folder):
         asked: Protocol,
         source: dict | None = None,  # What was asked for, by what names: 'model' or 'videos', 'suite', ...
         rescored: set[str] = frozenset(),  # Metrics whose definition may differ from what the folder has
+        changed: bool = False,  # Whether clips that were made elsewhere may be other files than before
     ) -> Protocol:  # Of the whole folder
         "Begin this run, or go on with the one that is there, which is extended by what it lacks."
-        if not self._additions(asked, source, rescored): return self.protocol()  # Nothing has to be written
+        added = asked, source, rescored, changed
+        if not self._additions(*added): return self.protocol()  # Nothing has to be written
         with Claims(self).alone('records'):
-            for write in self._additions(asked, source, rescored): write()
+            for write in self._additions(*added): write()
             return self.protocol()
 
     def with_asked(
@@ -199,6 +226,7 @@ class RunRecord(Folder):
         asked: Protocol,
         source: dict | None = None,  # As in `begin`
         rescored: set[str] = frozenset(),  # As in `begin`
+        changed: bool = False,  # As in `begin`
     ) -> Protocol:
         "What `begin` would make of the protocol, without writing anything."
         if self.content('protocol.json') is None: return asked
@@ -206,11 +234,17 @@ class RunRecord(Folder):
         asked = as_before(asked, before, source or {})
         new = {m['name']: m for m in asked.metrics if m['name'] in rescored}
         there = replace(before, metrics=tuple(new.get(m['name'], m) for m in before.metrics))
-        return joined(there, asked, self.path)
+        if changed and 'external' in before.model and 'external' in asked.model:
+            there = replace(there, model=there.model | dict(external={}))
+            asked = replace(asked, model=asked.model | dict(external={**before.model['external'],
+                                                                      **asked.model['external']}))
+        told = self.environment(damaged=True).get('source') or {}
+        names = [told.get('suite'), (source or {}).get('suite')]
+        return joined(there, asked, self.path, '+'.join(names) if all(names) else '')
 
-    def _additions(self, asked: Protocol, source: dict | None, rescored: set[str]) -> list[Callable]:
+    def _additions(self, asked: Protocol, source: dict | None, *more: object) -> list[Callable]:
         "What has to be written so that the folder holds what is asked."
-        whole, before = self.with_asked(asked, source, rescored), None
+        whole, before = self.with_asked(asked, source, *more), None
         if self.content('protocol.json') is not None: before = self.protocol()
         todo = [] if whole == before else [lambda: self._write_protocol(whole, before)]
         told = self.environment(damaged=True)
@@ -331,7 +365,7 @@ class RunTables(RunRecord):
             names = [n for n in self.names('manifests') if n.endswith('.json')]
             contents = {n: self.content(f'manifests/{n}') for n in names}
             if None not in contents.values(): break
-        return {n: _hashed(c, ('parts', 'replaces')) for n, c in contents.items()}
+        return {n: _manifest(c) for n, c in contents.items()}
 
     def table(
         self,
@@ -434,12 +468,17 @@ class RunFolder(RunTables):
         gone = [p for m in replaced for p in m['parts']]
         gone += [f'manifests/{n}' for n in found if n not in counting]
         left = [f'{d}/{n}' for d in (*TABLES, 'manifests', 'claims', 'videos') for n in self.names(d)
-                if n.endswith('.part') or d == 'claims' or d in TABLES and f'{d}/{n}' not in listed]
+                if _is_leftover(d, n) and f'{d}/{n}' not in listed and not self._is_link(d)]
         for path in gone + [p for p in left if self.age_s(p) > LEFTOVER_AFTER_S]:
             with clear_disk_errors(self.path), suppress(FileNotFoundError): self._remove(self.at(path))
 
+    def _is_link(self, folder: str) -> bool:
+        "Whether a folder of the run is a link: what lies behind it is somebody else's."
+        return self.is_local and os.path.islink(self.at(folder))
+
     def _remove(self, path: str) -> None:
         "A file, or a folder where there should have been one."
+        if self._is_link(path.removeprefix(f'{self.root}/').partition('/')[0]): return
         self.fs.rm(path, recursive=True) if self.fs.isdir(path) else self.fs.rm_file(path)
 
 # %% ../nbs/45_results.ipynb #CommittedCells
@@ -449,7 +488,7 @@ class CommittedCells:
         self,
         folder: RunFolder,
     ) -> None:
-        self.folder, self.seen, self.rows = folder, set(), set()
+        self.folder, self.rows, self.replaced = folder, {}, set()  # Manifest -> its rows
 
     def has(
         self,
@@ -458,20 +497,24 @@ class CommittedCells:
     ) -> bool:
         "Whether there are rows of the cell, and of all these metrics of it."
         for name in self.folder.names('manifests'):
-            if name.endswith('.json') and name not in self.seen: self._look(name)
-        return {(cell.prompt, cell.seed, m) for m in ('', *(m.name for m in metrics))} <= self.rows
+            if name.endswith('.json') and name not in self.rows: self._look(name)
+        lacking = {(cell.prompt, cell.seed, m) for m in ('', *(m.name for m in metrics))}
+        for name, rows in self.rows.items():
+            if name not in self.replaced: lacking -= rows
+        return not lacking
 
     def _look(self, name: str) -> None:
         "Note the cells of a manifest. One that is gone or damaged says nothing: the cell is made again."
-        told = _hashed(self.folder.content(f'manifests/{name}') or b'', ('parts', 'replaces'))
-        for part, sha256 in (told or dict(parts={}))['parts'].items():
+        told = _manifest(self.folder.content(f'manifests/{name}') or b'') or dict(parts={}, replaces=[])
+        self.rows[name] = set()
+        self.replaced.update(told['replaces'])
+        for part, sha256 in told['parts'].items():
             table = part.partition('/')[0]
             found = self.folder.read_or_skip(part, sha256) if table != 'samples' else None
             if found is None: continue
             rows = found.to_pandas()
             names = rows['metric'] if 'metric' in rows else ['']*len(rows)
-            self.rows |= set(zip(rows['prompt'], rows['seed'], names))
-        self.seen.add(name)
+            self.rows[name] |= set(zip(rows['prompt'], rows['seed'], names))
 
 # %% ../nbs/45_results.ipynb #differences
 def differences(
@@ -500,7 +543,7 @@ def command_of(
     "The command that made this run: in another folder it makes it again, in this one it goes on with it."
     source = folder.environment(damaged=True).get('source') or {}
     videos, model = source.get('videos'), source.get('model')
-    if not (videos or model): return ''
+    if not (videos or model and source.get('suite')): return ''  # Prompts of a list have no name
     options = [('suite', source.get('suite')), *([] if videos else _run_options(folder, source))]
     options += [(k.removesuffix('s'), v) for k in ('metrics', 'primary') for v in source.get(k) or ()]
     options += [('margin', f'{k}={v!r}') for k, v in (source.get('margins') or {}).items()]

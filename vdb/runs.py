@@ -20,7 +20,7 @@ from .i18n import format_interval, t, tn
 from .metrics.base import metric_name
 from .notebooks import execute_paper, get_paper
 from .results import RunFolder
-from .stats.intervals import Estimate
+from .stats.intervals import Estimate, approximate_note
 from .stats.tables import estimate_scores
 from .text import escape, one_line
 
@@ -65,8 +65,10 @@ class Run:
     @property
     def frames(self) -> pd.DataFrame:  # The same columns, and `frame`, from 0
         "The values of single frames, of the metrics that have them."
-        rows = self._measured[self._measured['scope'].str.startswith('frame:')].reset_index(drop=True)
-        return rows.assign(frame=rows['scope'].str.removeprefix('frame:').astype(int))
+        rows = self._measured[self._measured['scope'].str.startswith('frame:')]
+        rows = rows.assign(frame=rows['scope'].str.removeprefix('frame:').astype(int))
+        by = ['prompt', 'seed', 'metric', 'variant', 'frame']
+        return rows.sort_values(by, kind='stable', ignore_index=True)
 
     @property
     def estimates(self) -> pd.DataFrame:  # As `estimate_table` has it
@@ -175,9 +177,13 @@ def _tagged(rows: pd.DataFrame, prompts: tuple[Prompt, ...]) -> pd.DataFrame:
 # %% ../nbs/50_runs.ipynb #run_html
 def _run_html(run: Run) -> str:
     "A run in a notebook: its state, and what was measured."
-    rows = [{t('Metric'): metric_name(e.metric, e.variant), t('Prompts'): e.n_prompts,
-             t('Mean [95 % interval]'): format_interval(e.mean, e.lo, e.hi)} for e in estimates_of(run)]
-    return f'<p>{escape(repr(run))}</p>' + table(rows).html
+    found, mean = estimates_of(run), t('Mean [95 % interval]')
+    rows = [{t('Metric'): metric_name(e.metric, e.variant), t('Unit'): '' if e.unit == '1' else e.unit,
+             mean: format_interval(e.mean, e.lo, e.hi) + (' ≈' if e.approximate else ''),
+             t('Prompts'): e.n_prompts, t('Clips scored of planned'): f'{e.n_cells} / {e.n_planned}'}
+            for e in found]
+    notes = ''.join(f'<p>{escape(note)}</p>' for note in approximate_note(found))
+    return f'<p>{escape(repr(run))}</p>' + table(rows).html + notes
 
 # %% ../nbs/50_runs.ipynb #growth
 def _growth(run: Run) -> str:

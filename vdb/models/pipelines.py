@@ -622,7 +622,15 @@ def as_model(
                          kind=type(model).__name__)
     name = Path(str(model.config.get('_name_or_path') or '')).name or type(model).__name__
     came, device = t('as the pipeline came'), str(model._execution_device)
-    made = DiffusersModel(model, name, device=device, weights=pipeline_hash(model),
+    made = DiffusersModel(model, name, _card_settings(model), device, pipeline_hash(model),
                           reasons=dict(device=came, dtype=came))
     made.profile = profile.apply(model)
     return made
+
+# %% ../../nbs/13_models.pipelines.ipynb #card_settings
+def _card_settings(pipe: 'DiffusionPipeline') -> Settings:
+    "The settings of the card whose model this is; a pipeline's own defaults are seldom what suits it."
+    where = str(pipe.config.get('_name_or_path') or '')
+    here = Path(where).resolve() if where and Path(where).is_dir() else None
+    return next((card.settings for card in all_cards().values()
+                 if where and (card.hub == where or here and card.folder == here)), Settings())

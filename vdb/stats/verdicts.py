@@ -79,7 +79,9 @@ class Comparison:
     @property
     def approximate(self) -> str:  # As in `Estimate`
         "Why the interval may hold the truth less often, or more often, than it says."
-        return '' if math.isnan(self.lo) else approximation(self.method, self.n_prompts, self.baseline)
+        if math.isnan(self.lo): return ''
+        a, b = (approximation(self.method, self.n_prompts, x) for x in (self.baseline, self.candidate))
+        return a or b
     def __str__(self) -> str:
         interval = format_interval(self.difference, self.lo, self.hi)
         return t('{metric}: {verdict}; difference {interval}, {n} prompts{about}', metric=self.metric,
