@@ -185,7 +185,7 @@ def test_another_protocol(warm, pipeline, run_folder, home):
     call = ['run', pipeline('ltx'), '--suite', 'ok.txt', '--out', 'good', '--seeds']
     told(warm(*call, 2, *small, '--steps', 2, cwd=home), 1, 'another protocol (settings.steps: 1 → 2)', '--out')
     told(warm(*call, 2, *small, '--margin', 'temporal_flicker=.3', cwd=home), 1, 'margins.temporal_flicker: 0.005 → 0.3')
-    told(warm(*call, 2, *small, '--suite', 'tiny', cwd=home), 1, 'holds the suite ok, and tiny has other prompts', '--suite ok+tiny')
+    told(warm(*call, 2, *small, '--suite', 'tiny', cwd=home), 1, 'holds the suite ok, and tiny has other prompts', '--suite ok.txt+tiny')
     (home/'other').mkdir()
     (home/'other'/'ok.jsonl').write_text('{"text": "a green circle", "id": "a-red-circle-a1e4a280"}')
     told(warm(*call, 2, *small, '--suite', 'other/ok.jsonl', cwd=home), 1, 'prompts.a-red-circle-a1e4a280.text: a red circle → a green circle')

@@ -250,7 +250,8 @@ class RunRecord(Folder):
         told = self.environment(damaged=True)
         if self.content('environment.json') is None: told = dict(environments=[], source={})
         if not (source and told): return todo  # A damaged record is mended by who asks for that
-        both = joined_source(told['source'], source, before, asked) if told['source'] else source
+        known = before and told['source']
+        both = joined_source(told['source'], source, before, asked) if known else source
         if both != told['source']: todo.append(lambda: self.write_environment(told['environments'], both))
         return todo
 

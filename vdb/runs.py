@@ -65,10 +65,7 @@ class Run:
     @property
     def frames(self) -> pd.DataFrame:  # The same columns, and `frame`, from 0
         "The values of single frames, of the metrics that have them."
-        rows = self._measured[self._measured['scope'].str.startswith('frame:')]
-        rows = rows.assign(frame=rows['scope'].str.removeprefix('frame:').astype(int))
-        by = ['prompt', 'seed', 'metric', 'variant', 'frame']
-        return rows.sort_values(by, kind='stable', ignore_index=True)
+        return _in_order(self._measured[self._measured['scope'].str.startswith('frame:')])
 
     @property
     def estimates(self) -> pd.DataFrame:  # As `estimate_table` has it
@@ -173,6 +170,12 @@ def _tagged(rows: pd.DataFrame, prompts: tuple[Prompt, ...]) -> pd.DataFrame:
     "Rows with a column for each tag of their prompts: `tag_seed` where they have a column `seed`."
     tags = pd.DataFrame([p.tags for p in prompts], [p.id for p in prompts])
     return rows.join(tags.rename(columns={k: f'tag_{k}' for k in tags if k in [*rows, 'frame']}), on='prompt')
+
+# %% ../nbs/50_runs.ipynb #in_order
+def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    "Rows of single frames, clip by clip and frame by frame."
+    rows = rows.assign(frame=rows['scope'].str.removeprefix('frame:').astype(int))
+    return rows.sort_values(['prompt', 'seed', 'metric', 'variant', 'frame'], kind='stable', ignore_index=True)
 
 # %% ../nbs/50_runs.ipynb #run_html
 def _run_html(run: Run) -> str:
