@@ -175,7 +175,8 @@ def _tagged(rows: pd.DataFrame, prompts: tuple[Prompt, ...]) -> pd.DataFrame:
 def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
     "Rows of single frames, clip by clip and frame by frame."
     rows = rows.assign(frame=rows['scope'].str.removeprefix('frame:').astype(int))
-    return rows.sort_values(['prompt', 'seed', 'metric', 'variant', 'frame'], kind='stable', ignore_index=True)
+    by = ['prompt', 'seed', 'metric', 'variant', 'frame']
+    return rows.sort_values(by, kind='stable', ignore_index=True)
 
 # %% ../nbs/50_runs.ipynb #run_html
 def _run_html(run: Run) -> str:
