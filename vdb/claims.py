@@ -76,10 +76,9 @@ class Claims:
             beat.start()
             try: yield True
             finally:
-                self._ours.discard(self.folder.at(path))
                 over.set()
                 beat.join()
-                self._give_back(what)
+                self._give_back(what, path)
 
     @contextmanager
     def alone(
@@ -128,8 +127,10 @@ class Claims:
             with suppress(OSError):  # At worst another machine takes it over and makes the same again
                 write_atomic(self.folder.fs, self.folder.at(name), content)
 
-    def _give_back(self, what: str) -> None:
-        "Remove the claims on it, the dead ones' first: ours stands until there is none."
-        for name in self._attempts(what):
-            with clear_disk_errors(self.folder.path), suppress(FileNotFoundError):
-                self.folder.fs.rm_file(self.folder.at(f'claims/{name}'))
+    def _give_back(self, what: str, ours: str) -> None:
+        "Remove the dead ones' claims and then ours; one that came after it is not ours to remove."
+        with self._lock, clear_disk_errors(self.folder.path):
+            names = [f'claims/{name}' for name in self._attempts(what)]
+            for name in names[:names.index(ours) + 1] if ours in names else ():
+                with suppress(FileNotFoundError): self.folder.fs.rm_file(self.folder.at(name))
+            self._ours.discard(self.folder.at(ours))
