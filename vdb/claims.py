@@ -18,7 +18,6 @@ from contextlib import contextmanager, suppress
 from .core import RunError, digest
 from .files import Folder, clear_disk_errors, create_new, write_atomic
 from .i18n import t
-from .text import one_line
 
 # %% ../nbs/08_claims.ipynb #holder
 HEARTBEAT_S = 30
