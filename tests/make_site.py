@@ -82,7 +82,7 @@ def sidebar() -> str:
     sections = {'Tutorials': [], **{name: [] for name, _ in floors}}
     for page in pages():
         if page.parts[0] == 'tutorials': sections['Tutorials'].append(page)
-        elif m := re.match(r'\d\d_', page.name): sections[[name for name, first in floors if first <= int(m[0][:2])][-1]].append(page)
+        elif m := re.match(r'\d\d[a-z]?_', page.name): sections[[name for name, first in floors if first <= int(m[0][:2])][-1]].append(page)
     lines = ['      - index.ipynb']
     for name, found in sections.items():
         if found: lines += [f'      - section: {name}', '        contents:', *(f'          - {p.as_posix()}' for p in found)]

@@ -44,7 +44,7 @@ def test_cell_ids_are_there_and_differ(notebook):
 @each('notebook', library, **stem)
 def test_notebook_is_named_after_its_module(notebook):
     names = [m[1] for c in cells(notebook) if (m := re.search(r'^#\| *default_exp +(\S+)', source(c), re.M))]
-    assert names == [re.sub(r'^\d\d_', '', notebook.stem)]
+    assert names == [re.sub(r'^\d\d[a-z]?_', '', notebook.stem)]
 
 
 def definitions(tree): return [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
@@ -132,7 +132,7 @@ def test_generated_modules_come_from_notebooks():
 # Floors
 
 floors = ((0, 9), (10, 29), (30, 49), (50, 64), (65, 69), (70, 84), (85, 99))
-numbers = {'vdb.' + n.stem[3:]: int(n.stem[:2]) for n in library}
+numbers = {'vdb.' + n.stem.split('_', 1)[1]: int(n.stem[:2]) for n in library}
 
 
 def floor(number): return next(i for i, (lo, hi) in enumerate(floors) if lo <= number <= hi)

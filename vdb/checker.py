@@ -105,7 +105,7 @@ def direction_of(
     return max(DIRECTIONS, key=lambda d: velocity @ np.array(DIRECTIONS[d]))
 
 # %% ../nbs/11_checker.ipynb #speed_of
-def speed_of(pace: float, middle: float = 1.7, still: float = 0.35) -> str | None:
+def speed_of(pace: float, middle: float = 1.3, still: float = 0.35) -> str | None:
     "The class of a speed in px a frame: the middle of the gap between slow and fast divides them."
     if np.isnan(pace) or pace < still: return None
     return 'fast' if pace > middle else 'slow'

@@ -25,7 +25,7 @@ SHAPES = ('circle', 'square', 'triangle')
 COLOURS = {'red': (225, 35, 35), 'yellow': (235, 215, 40), 'green': (35, 180, 55),
            'cyan': (40, 205, 225), 'blue': (45, 70, 235), 'magenta': (220, 50, 215)}
 DIRECTIONS = {'left': (-1, 0), 'right': (1, 0), 'up': (0, -1), 'down': (0, 1)}  # x to the right, y down
-SPEEDS = {'slow': (0.8, 1.2), 'fast': (2.4, 3.2)}  # px a frame
+SPEEDS = {'slow': (0.6, 0.9), 'fast': (1.7, 2.3)}  # px a frame
 BACKGROUNDS = {'black': (16, 16, 18), 'grey': (112, 112, 112), 'white': (238, 238, 236)}
 HALF_SECOND = FPS // 2  # frames over which a direction is meant
 
@@ -73,8 +73,9 @@ def extent(shape: str, radius: float) -> tuple[float, float]:  # Half width and 
 def sample_body(
     rng: np.random.Generator,
     combination: tuple[str, str, str, str],  # shape, colour, direction, speed
+    early: float = 0.15,  # The probability that a wall may be met once the first half second is over
 ) -> Body:
-    "A body of that kind at a random place from which it meets no wall in the first half second."
+    "A body of that kind at a random place from which it meets no wall in `FRAMES` frames, or not at once."
     shape, colour, direction, speed = combination
     if tuple(combination) not in set(combinations()):
         raise InputError('the world has no {what}: expected a shape, a colour, a direction and a speed of it',
@@ -83,9 +84,9 @@ def sample_body(
     pace, angle = rng.uniform(*SPEEDS[speed]), np.deg2rad(rng.uniform(-8, 8))
     dx, dy = DIRECTIONS[direction]
     vx, vy = pace*(dx*np.cos(angle) - dy*np.sin(angle)), pace*(dx*np.sin(angle) + dy*np.cos(angle))
-    place = []
+    calm, place = HALF_SECOND if rng.random() < early else FRAMES - 1, []
     for half, v in zip(extent(shape, radius), (vx, vy)):
-        travel = v*(HALF_SECOND + 0.5)
+        travel = v*(calm + 0.5)
         place.append(rng.uniform(half + max(0, -travel), SIZE - half - max(0, travel)))
     return Body(shape, colour, direction, speed, radius, *place, vx, vy)
 

@@ -32,8 +32,8 @@ def new_tokenizer(
 @torch.no_grad()
 def encode_world(
     vae: 'AutoencoderKLLTXVideo',  # With a fitted encoder
-    clips: int = 10_000,  # of 17 frames, from the start
-    windows: int = 2_500,  # of 9 frames, from anywhere
+    clips: int = 20_000,  # of 17 frames, from the start
+    windows: int = 5_000,  # of 9 frames, from anywhere
     seed: int = 11,
     batch: int = 50,
 ) -> dict:  # Of 'clips', 'windows', 'captions', 'window_captions', 'mean' and 'std'
