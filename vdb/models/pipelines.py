@@ -551,10 +551,15 @@ LIBRARIES = ('diffusers', 'transformers', 'vdb.models.tiny.denoiser')  # Whose c
 def _components(folder: Path, parts: Path | None, how: dict) -> dict:
     "The components saved in `parts`, and the models of transformers, by the classes that the index names."
     import importlib
+    import diffusers
     from transformers import PreTrainedModel
     index, found = json.loads((folder/'model_index.json').read_text(encoding='utf-8')), {}
     for part, value in index.items():
-        if not isinstance(value, list) or value[0] not in LIBRARIES: continue
+        if not isinstance(value, list) or value[0] is None or hasattr(diffusers.pipelines, value[0]): continue
+        if value[0] not in LIBRARIES:
+            raise InputError('{folder} takes its {part} from {library}, which is not loaded for a stranger: '
+                             'expected {known}', folder=folder.name, part=part,
+                             library=one_line(value[0], 40), known=', '.join(LIBRARIES))
         kind = getattr(importlib.import_module(value[0]), value[1], None)
         replaced = bool(parts) and (parts/part).is_dir()
         where = (parts if replaced else folder)/part

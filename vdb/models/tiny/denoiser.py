@@ -47,12 +47,14 @@ class SmallClipTransformer(LTXVideoTransformer3DModel):
         encoder_hidden_states: torch.Tensor,  # (B, words, caption_channels)
         timestep: torch.Tensor,  # (B,) or (B, tokens): 1000 times the noise level
         encoder_attention_mask: torch.Tensor,  # (B, words)
+        *,
         return_dict: bool = True,
         **more: object,  # As in diffusers' class
     ) -> Transformer2DModelOutput | tuple[torch.Tensor]:  # Of the velocity, noise minus clean latents
-        "The velocity that follows from the clean latents; that of a given token, without noise, is not used."
+        "The velocity that follows from the clean latents; 0 for a token without noise, which is given."
         clean = self.predict_clean(hidden_states=hidden_states, encoder_hidden_states=encoder_hidden_states,
                                    timestep=timestep, encoder_attention_mask=encoder_attention_mask, **more)
-        level = (timestep/1000).reshape(len(clean), -1, 1).float().clamp(min=0.02)
-        velocity = ((hidden_states.float() - clean.float())/level).to(hidden_states.dtype)
+        level = (timestep/1000).reshape(len(clean), -1, 1).float()
+        velocity = (hidden_states.float() - clean.float())/level.clamp(min=0.02)  # Else errors grow
+        velocity = torch.where(level > 0, velocity, 0).to(hidden_states.dtype)
         return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
