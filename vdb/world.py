@@ -75,7 +75,7 @@ def sample_body(
     combination: tuple[str, str, str, str],  # shape, colour, direction, speed
     early: float = 0.15,  # The probability that a wall may be met once the first half second is over
 ) -> Body:
-    "A body of that kind at a random place; it meets no wall in `FRAMES` frames, or else in half a second."
+    "A body of that kind at a random place, no wall ahead of it for `FRAMES` frames, or for half a second."
     shape, colour, direction, speed = combination
     if tuple(combination) not in set(combinations()):
         raise InputError('the world has no {what}: expected a shape, a colour, a direction and a speed of it',

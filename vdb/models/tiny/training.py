@@ -25,6 +25,7 @@ import torch.nn.functional as F
 
 from ...checker import agreement
 from ...core import InputError, Prompt
+from ...files import write_whole
 from .autoencoder import LATENT, as_tensor, fit_decoder, fit_encoder, new_autoencoder
 from .autoencoder import world_clips
 from ..pipelines import noise_seed
@@ -248,7 +249,7 @@ def _kept_log(path: Path, first: int) -> float:  # Seconds that the training too
     "Take out of a log what was written after the state that is continued."
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     rows = [row for row in rows if row['step'] <= first]
-    path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    write_whole(path, ''.join(json.dumps(row) + '\n' for row in rows).encode())
     return rows[-1]['seconds'] if rows else 0.
 
 # %% ../../../nbs/22_models.tiny.training.ipynb #new_pipeline
@@ -497,7 +498,7 @@ def _begin(path: Path, how: dict) -> None:
     if how['early_step'] >= how['steps']:
         raise InputError('{steps} steps are asked for, and early weights after {early}: expected fewer',
                          steps=how['steps'], early=how['early_step'])
-    if not path.exists(): path.write_text(json.dumps(how))
+    if not path.exists(): write_whole(path, json.dumps(how).encode())
     before = json.loads(path.read_text())
     if before != how:
         raise InputError('{folder} holds a training with {before}, and {asked} is asked for: continue it as '
@@ -540,7 +541,7 @@ def train(
     for part, name in (('net', 'transformer'), ('text', 'text_encoder')):
         average[part].half().save_pretrained(out/'tiny-early'/name)
     record = how | dict(picture=picture) | training_record(out/'denoiser', pipe.to(torch.float32))
-    (out/'training.json').write_text(json.dumps(record, indent=1) + '\n')
+    write_whole(out/'training.json', (json.dumps(record, indent=1) + '\n').encode())
     return out/'tiny'
 
 # %% ../../../nbs/22_models.tiny.training.ipynb #main
