@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core import InputError, Video
 from ..html import table
-from ..i18n import format_interval, format_number, t
+from ..i18n import format_interval, format_number, t, tn
 from ..metrics.base import metric_name
 from ..metrics.frame import colourfulness, sharpness
 from ..metrics.temporal import flow_errors
@@ -33,7 +33,15 @@ class Block:
     begun: float  # When its inputs were fixed
     denoised: float
     finished: float  # When its last frame was decoded
-    arrived: tuple[float, ...]  # One a frame; infinite: dropped on the way
+    arrived: tuple[float, ...]  # One a frame, at least one; infinite: dropped on the way
+
+    def __post_init__(self) -> None:
+        times = (0, self.begun, self.denoised, self.finished, *self.arrived)
+        if not self.arrived: raise InputError('a block has no frames: expected at least one')
+        in_order = all(a <= b for a, b in pairwise(times[:4])) and all(self.finished <= a for a in self.arrived)
+        if not (in_order and self.finished < math.inf):
+            raise InputError('the times of a block are {times}: expected 0 or more, in the order begun, '
+                             'denoised, finished, arrived', times=', '.join(f'{x:.6g}' for x in times[1:]))
 
 # %% ../../nbs/58_streaming.measures.ipynb #StreamTrace
 VIEWERS = dict(live=play_live, waits=play_waiting)  # One keeps to the clock, one shows every frame
@@ -45,12 +53,15 @@ class StreamTrace:
     blocks: tuple[Block, ...]
     viewer: str = 'live'  # Or 'waits'
     buffer: int = 1  # Frames that lie ready before it begins to play
+    until: float | None = None  # When the viewer left; after the last frame when None
     switches: tuple[tuple[float, int], ...] = ()  # When another prompt was asked for, and which
     memory: tuple[tuple[float, float], ...] = ()  # When it was read, and bytes
-    cold_first_s: float = math.nan  # When the first frame came in the first stream of this process
+    cold_first_s: float = math.nan  # When the first frame came in this process's first stream, an earlier one
 
     def __post_init__(self) -> None:
         check_choice(t('viewer'), self.viewer, *VIEWERS)
+        if not (isinstance(self.fps, (int, float)) and 0 < self.fps < math.inf):
+            raise InputError('the viewer shows {fps} frames/s: expected a number above 0', fps=repr(self.fps))
         if not self.blocks: raise InputError('the stream has no blocks: nothing can be measured')
 
     @cached_property
@@ -58,7 +69,9 @@ class StreamTrace:
     @cached_property
     def playback(self) -> Playback:
         "What its viewer saw."
-        return VIEWERS[self.viewer](self.arrived, 1/self.fps, self.buffer)
+        return VIEWERS[self.viewer](self.arrived, 1/self.fps, self.buffer, self.until)
+    @property
+    def sizes(self) -> np.ndarray: return np.array([len(b.arrived) for b in self.blocks])  # Frames of each block
 
 # %% ../../nbs/58_streaming.measures.ipynb #Measure
 @dataclass(frozen=True)
@@ -72,7 +85,7 @@ class Measure:
     hi: float = math.nan
     n: int = 0
     of: str = 'frames'  # What `n` counts: 'frames', 'blocks', 'switches' or 'readings'
-    reason: str = ''  # Why there is no value, or what it leaves out
+    reason: str = ''  # Why there is no value or no interval, or what it leaves out
 
 # %% ../../nbs/58_streaming.measures.ipynb #MEASURES
 MEASURES = dict(  # Unit, and which way is better
@@ -84,9 +97,9 @@ MEASURES = dict(  # Unit, and which way is better
     stalls=('count', 'lower'), stall_seconds=('s', 'lower'), stall_share=('1', 'lower'),
     shown_rate=('frames/s', 'higher'), frame_rate=('frames/s', 'higher'),
     frame_rate_without_decode=('frames/s', 'higher'), switch_latency=('s', 'lower'),
-    level=('level', 'higher'), level_switches=('1/min', 'lower'), level_step=('level', 'lower'),
+    level=('level', 'higher'), level_switches=('1/min', 'lower'),
     memory_peak=('bytes', 'lower'), memory_slope=('bytes/s', 'lower'),
-    seam_excess=('1', 'lower'), sharpness_drift=('grey levels²', 'none'), colourfulness_drift=('1', 'none'))
+    seam_excess=('grey levels', 'lower'), sharpness_drift=('grey levels²', 'none'), colourfulness_drift=('1', 'none'))
 
 # %% ../../nbs/58_streaming.measures.ipynb #measure
 def _measure(metric: str, value: float = math.nan, **more: object) -> Measure:
@@ -94,128 +107,153 @@ def _measure(metric: str, value: float = math.nan, **more: object) -> Measure:
     return Measure(metric, float(value), unit, direction, **more)
 
 # %% ../../nbs/58_streaming.measures.ipynb #windows
-WINDOWS = 10  # Of equal length: what is between them is taken as independent
+WINDOWS = 10  # Of about equal length: what is between them is taken as independent
 
 def windows(
     values: np.ndarray,  # (n,) in the order of time
+    sizes: np.ndarray,  # How many of them belong to each block: a window holds whole blocks
     count: int = WINDOWS,
-) -> np.ndarray:  # (windows, most values in one), NaN where one has fewer; (0, 0): fewer than two values each
+) -> np.ndarray:  # (windows, most values in one), NaN where one has fewer; (0, 0): fewer than 20 blocks
     "Consecutive parts of a stream."
-    if len(values) < 2*count: return np.zeros((0, 0))
-    cube = np.full((count, -(-len(values)//count)), np.nan)
-    for row, part in zip(cube, np.array_split(values, count)): row[:len(part)] = part
-    return cube
+    if len(sizes) < 2*WINDOWS: return np.zeros((0, 0))
+    lengths = [part.sum() for part in np.array_split(sizes, count)]
+    found = np.full((count, max(lengths)), np.nan)
+    for row, part in zip(found, np.split(values, np.cumsum(lengths)[:-1])): row[:len(part)] = part
+    return found
 
 # %% ../../nbs/58_streaming.measures.ipynb #interval
 def _interval(metric: str, by_window: np.ndarray) -> dict[str, float]:  # Of (windows, values)
     "What the mean of the windows may be, 95 %."
     if not len(by_window): return {}
-    found = estimates(by_window[..., None], [dict(unit=MEASURES[metric][0])])[0]
+    unit = MEASURES[metric][0]
+    signed = unit == 'grey levels'
+    found = estimates(by_window[..., None], [dict(unit=unit, range=(None if signed else 0, None))])[0]
     return dict(lo=found.lo, hi=found.hi)
 
 # %% ../../nbs/58_streaming.measures.ipynb #mean_measure
-def _mean_measure(metric: str, values: np.ndarray, of: str) -> Measure:
+def _mean_measure(metric: str, values: np.ndarray, sizes: np.ndarray, of: str = 'frames') -> Measure:
     "The mean of values in the order of time, with an interval from its windows."
     if not len(values): return _measure(metric, of=of, reason=t('nothing was measured'))
-    return _measure(metric, np.mean(values), n=len(values), of=of, **_interval(metric, windows(values)))
+    return _measure(metric, np.mean(values), n=len(values), of=of,
+                    **_interval(metric, windows(values, sizes)))
 
 # %% ../../nbs/58_streaming.measures.ipynb #share_measure
-def _share_measure(metric: str, marked: np.ndarray, blocks: int) -> Measure:
-    "The share of frames that are marked. Where all are alike, blocks are the windows."
-    alike = marked.all() or not marked.any()
-    parts = windows(marked, blocks if alike else WINDOWS)
-    return _measure(metric, marked.mean(), n=len(marked), **_interval(metric, parts))
+def _share_measure(metric: str, marked: np.ndarray, sizes: np.ndarray) -> Measure:
+    "The share of frames that are marked. No interval ends closer to 0 or 1 than the blocks can prove."
+    if not len(marked): return _measure(metric, reason=t('nothing was measured'))
+    found = _interval(metric, windows(marked, sizes))
+    if found:
+        least = _interval(metric, np.zeros((len(sizes), 1)))['hi']
+        alike = marked.all() or not marked.any()
+        lo, hi = (1., 0.) if alike else (found['lo'], found['hi'])
+        found = dict(lo=0. if not marked.any() else min(lo, 1 - least),
+                     hi=1. if marked.all() else max(hi, least))
+    return _measure(metric, marked.mean(), n=len(marked), **found)
 
-# %% ../../nbs/58_streaming.measures.ipynb #ratio_measure
-def _ratio_measure(metric: str, over: np.ndarray, under: np.ndarray) -> Measure:
-    "A sum over blocks divided by another one, with an interval from the ratios of the windows."
-    over, under = np.asarray(over, dtype=float), np.asarray(under, dtype=float)
-    ratios = np.nansum(windows(over), 1)/np.nansum(windows(under), 1)
-    return _measure(metric, over.sum()/under.sum(), n=len(over), of='blocks',
-                    **_interval(metric, ratios[:, None]))
+# %% ../../nbs/58_streaming.measures.ipynb #inverse_measure
+def _inverse_measure(metric: str, spent: Measure) -> Measure:
+    "A rate a second from the milliseconds that one takes, interval and all."
+    if not spent.value > 0: return _measure(metric, n=spent.n, reason=t('no time was measured'))
+    with np.errstate(divide='ignore'):
+        hi, lo = np.divide(1000, (spent.lo, spent.hi))
+    return _measure(metric, 1000/spent.value, lo=float(lo), hi=float(hi), n=spent.n)
 
 # %% ../../nbs/58_streaming.measures.ipynb #percentile_measure
 def _percentile_measure(metric: str, p: float, seconds: np.ndarray, blocks: int) -> Measure:
     "A percentile in ms, if so many blocks admit it."
-    if not percentile_admissible(blocks, p):
-        why = t('not enough blocks: {n} of {needed}', n=blocks, needed=runs_needed(p))
-        return _measure(metric, n=blocks, of='blocks', reason=why)
+    n = min(blocks, len(seconds))
+    if not percentile_admissible(n, p):
+        why = t('not enough blocks: {n} of {needed}', n=n, needed=runs_needed(p))
+        return _measure(metric, n=n, of='blocks', reason=why)
     value = 1000*np.quantile(seconds, p, method='inverted_cdf')
-    return _measure(metric, value, n=blocks, of='blocks')
+    return _measure(metric, value, n=n, of='blocks', reason=t('a percentile has no interval here'))
 
 # %% ../../nbs/58_streaming.measures.ipynb #viewer_measures
 def viewer_measures(
     trace: StreamTrace,
 ) -> list[Measure]:
     "Start-up, missed deadlines, drops, stalls, and gaps between shown frames."
-    p, blocks = trace.playback, len(trace.blocks)
-    if p.dropped.all():
-        return [_share_measure('frame_drop_rate', p.dropped, blocks),
-                _measure('longest_drop', p.longest_drop, n=len(p.dropped))]
-    return [_measure('time_to_first_frame_cold', trace.cold_first_s, n=1, of='blocks',
-                     reason=t('not measured') if math.isnan(trace.cold_first_s) else ''),
-            _measure('time_to_first_frame', p.first_s, n=1, of='blocks'),
-            _measure('start_up', p.start_s, n=1, of='blocks'),
-            _share_measure('deadline_misses', p.missed, blocks),
-            _share_measure('frame_drop_rate', p.dropped, blocks),
-            _measure('longest_drop', p.longest_drop, n=len(p.dropped)),
-            _measure('stalls', len(p.stalls), n=len(p.shown)),
-            _measure('stall_seconds', p.stall_seconds, n=len(p.shown)),
-            replace(_share_measure('stall_share', _stood(p), blocks), value=p.stall_seconds/p.watched_s),
-            _measure('shown_rate', (~p.dropped).sum()/p.watched_s, n=len(p.shown)),
+    p, blocks, frames = trace.playback, len(trace.blocks), len(trace.arrived)
+    def one(metric, value, n=frames, of='frames', missing=''):
+        missing = missing or t('no frame was shown')
+        absent = not math.isfinite(value)
+        return _measure(metric, math.nan if absent else value, n=n, of=of, reason=missing if absent else '')
+    played = p.watched_s > 0
+    return [one('time_to_first_frame_cold', trace.cold_first_s, 1, missing=t('not measured')),
+            one('time_to_first_frame', p.first_s, 1),
+            one('start_up', p.start_s, 1),
+            _share_measure('deadline_misses', p.missed, _spread(len(p.missed), blocks)),
+            _share_measure('frame_drop_rate', p.dropped, trace.sizes),
+            one('longest_drop', p.longest_drop),
+            one('stalls', len(p.stalls) if played else math.nan),
+            one('stall_seconds', p.stall_seconds if played else math.nan),
+            _stall_measure(trace),
+            one('shown_rate', (~np.isnan(p.shown)).sum()/p.watched_s if played else math.nan),
             _percentile_measure('shown_gap_p50', .5, p.gaps, blocks),
             _percentile_measure('shown_gap_p95', .95, p.gaps, blocks)]
 
-# %% ../../nbs/58_streaming.measures.ipynb #stood
-def _stood(p: Playback) -> np.ndarray:  # (ticks,) bool
-    "Whether the picture stood still in the middle of each frame's time, from the start to the end."
-    middles = p.start_s + p.frame_seconds*(np.arange(round(p.watched_s/p.frame_seconds)) + .5)
-    inside = (middles[:, None] > p.stalls[:, 0]) & (middles[:, None] < p.stalls.sum(1))
-    return inside.any(1)
+# %% ../../nbs/58_streaming.measures.ipynb #spread
+def _spread(n: int, blocks: int) -> np.ndarray:
+    "The sizes of as many blocks, of a stream that may have ended before or after its frames."
+    return np.array([len(part) for part in np.array_split(np.empty(n), blocks)])
+
+# %% ../../nbs/58_streaming.measures.ipynb #stall_measure
+def _stall_measure(trace: StreamTrace) -> Measure:
+    "The share of the time watched in which the picture stood still."
+    p, looks = trace.playback, 10*len(trace.blocks)
+    if not p.watched_s: return _share_measure('stall_share', np.zeros(0, bool), trace.sizes)
+    at = p.start_s + p.watched_s*(np.arange(looks) + .5)/looks
+    begins, ends = np.r_[-math.inf, p.stalls[:, 0]], np.r_[-math.inf, p.stalls.sum(1)]
+    stood = at < ends[np.searchsorted(begins, at) - 1]
+    seen = _share_measure('stall_share', stood, np.full(len(trace.blocks), 10))
+    return replace(seen, value=p.stall_seconds/p.watched_s, n=len(trace.arrived))
 
 # %% ../../nbs/58_streaming.measures.ipynb #maker_measures
 def maker_measures(
     trace: StreamTrace,
 ) -> list[Measure]:
-    "Latency, frame time, frame rates, gaps between blocks, level."
-    blocks = trace.blocks
-    frames = np.array([len(b.arrived) for b in blocks])
-    spent = np.array([(b.finished - b.begun, b.denoised - b.begun) for b in blocks])
-    latency = np.array([a - b.begun for b in blocks for a in b.arrived])
-    arrived = np.array([min(b.arrived) for b in blocks])
-    gaps = np.diff(arrived[np.isfinite(arrived)])
-    return [_mean_measure('frame_latency', 1000*latency[np.isfinite(latency)], 'frames'),
-            _ratio_measure('frame_time', 1000*spent[:, 0], frames),
-            _ratio_measure('frame_rate', frames, spent[:, 0]),
-            _ratio_measure('frame_rate_without_decode', frames, spent[:, 1]),
-            _percentile_measure('block_gap_p50', .5, gaps, len(gaps)),
-            _percentile_measure('block_gap_p95', .95, gaps, len(gaps)),
+    "Latency, frame time, frame rates, gaps between blocks, level, switches."
+    blocks, sizes = trace.blocks, trace.sizes
+    per_frame = [(b.finished - b.begun, b.denoised - b.begun) for b in blocks]
+    work, denoising = np.repeat(1000*np.array(per_frame)/sizes[:, None], sizes, 0).T
+    latency = 1000*(trace.arrived - np.repeat([b.begun for b in blocks], sizes))
+    there = np.isfinite(latency)
+    left = np.array([part.sum() for part in np.split(there, np.cumsum(sizes)[:-1])])  # Of each block
+    first = np.array([min(b.arrived) for b in blocks])
+    gaps = np.diff(first[np.isfinite(first)])
+    frame_time = _mean_measure('frame_time', work, sizes)
+    return [_mean_measure('frame_latency', latency[there], left), frame_time,
+            _inverse_measure('frame_rate', frame_time),
+            _inverse_measure('frame_rate_without_decode', _mean_measure('frame_time', denoising, sizes)),
+            _percentile_measure('block_gap_p50', .5, gaps, len(blocks)),
+            _percentile_measure('block_gap_p95', .95, gaps, len(blocks)),
             *_level_measures(trace), _switch_measure(trace)]
 
 # %% ../../nbs/58_streaming.measures.ipynb #level_measures
 def _level_measures(trace: StreamTrace) -> list[Measure]:
     "The level over time."
     levels = np.array([b.level for b in trace.blocks])
-    steps = np.abs(np.diff(levels))
     minutes = (trace.blocks[-1].finished - trace.blocks[0].begun)/60
-    return [_mean_measure('level', levels, 'blocks'),
-            _measure('level_switches', (steps > 0).sum()/minutes, n=len(levels), of='blocks'),
-            _mean_measure('level_step', steps, 'blocks')]
+    mean = _mean_measure('level', np.repeat(levels, trace.sizes), trace.sizes)
+    if not minutes: return [mean, _measure('level_switches', of='blocks', reason=t('no time was measured'))]
+    return [mean, _measure('level_switches', (np.diff(levels) != 0).sum()/minutes, n=len(levels), of='blocks')]
 
 # %% ../../nbs/58_streaming.measures.ipynb #switch_measure
 def _switch_measure(trace: StreamTrace) -> Measure:
-    "From asking for another prompt to seeing it."
-    made = np.array([(b.prompt, b.begun) for b in trace.blocks for _ in b.arrived])
-    shown, found = trace.playback.shown, []
-    for asked, prompt in trace.switches:
-        seen = shown[(made[:, 0] == prompt) & (made[:, 1] >= asked) & ~np.isnan(shown)]
+    "From asking for another prompt to seeing it, if it is seen before the next one is asked for."
+    begun = np.repeat([b.begun for b in trace.blocks], trace.sizes)
+    prompts = np.repeat([b.prompt for b in trace.blocks], trace.sizes)
+    ends, found, shown = [*[at for at, _ in trace.switches[1:]], math.inf], [], trace.playback.shown
+    for (asked, prompt), end in zip(trace.switches, ends):
+        seen = shown[(prompts == prompt) & (begun >= asked) & (begun < end) & ~np.isnan(shown)]
         if len(seen): found.append(seen[0] - asked)
     unseen = len(trace.switches) - len(found)
-    reason = t('{n} switches were not seen before the end', n=unseen) if unseen else ''
+    reason = t('{n} of {total} prompts were not seen before the next one or the end', n=unseen,
+               total=len(trace.switches)) if unseen else ''
     if not found:
         return _measure('switch_latency', of='switches', reason=reason or t('the prompt was not switched'))
-    return _measure('switch_latency', np.mean(found), n=len(found), of='switches', reason=reason,
-                    **_interval('switch_latency', np.array(found)[:, None]))
+    limits = _interval('switch_latency', np.array(found)[:, None]) if len(found) >= 5 else {}
+    return _measure('switch_latency', np.mean(found), n=len(found), of='switches', reason=reason, **limits)
 
 # %% ../../nbs/58_streaming.measures.ipynb #trend
 def trend(
@@ -224,8 +262,10 @@ def trend(
 ) -> tuple[float, float, float]:  # Slope a second and its 95 % interval; NaN under two values a window
     "A straight line through the means of windows."
     from scipy.stats import linregress, t as student
-    if len(values) < 2*WINDOWS: return math.nan, math.nan, math.nan
-    line = linregress(np.nanmean(windows(at), 1), np.nanmean(windows(values), 1))
+    x, y = (np.nanmean(windows(v, np.ones(len(v), int)), 1) for v in (at, values))
+    if not len(x) or np.ptp(x) == 0: return math.nan, math.nan, math.nan
+    if np.ptp(y) == 0: return 0., 0., 0.
+    line = linregress(x, y)
     half = student.ppf(.975, WINDOWS - 2)*line.stderr
     return line.slope, line.slope - half, line.slope + half
 
@@ -234,8 +274,10 @@ def memory_measures(
     trace: StreamTrace,
 ) -> list[Measure]:
     "The largest reading, and how it grows. The first tenth, in which buffers fill, counts for the peak only."
-    if not trace.memory: return []
-    at, size = np.array(trace.memory, dtype=float).T
+    read = np.array(trace.memory, dtype=float).reshape(-1, 2)
+    at, size = read[np.isfinite(read).all(1)].T
+    if not len(at):
+        return [_measure(m, of='readings', reason=t('not measured')) for m in ('memory_peak', 'memory_slope')]
     later = slice(len(at)//10, None)
     slope, lo, hi = trend(at[later], size[later])
     why = t('not enough readings: {n} of {needed}', n=len(at), needed=22) if math.isnan(slope) else ''
@@ -248,11 +290,11 @@ def picture_measures(
     video: Video,  # All frames in their order, shown or not
 ) -> list[Measure]:
     "What shows at the seams, and how far sharpness and colour drift."
-    frames = [len(b.arrived) for b in trace.blocks]
-    if len(video) != sum(frames):
+    if len(video) != len(trace.arrived):
         raise InputError('the video has {got} frames, the blocks {expected}', got=len(video),
-                         expected=sum(frames))
-    found = [_mean_measure('seam_excess', seam_excess(video, frames), 'blocks')]
+                         expected=len(trace.arrived))
+    seams = seam_excess(trace, video)
+    found = [_mean_measure('seam_excess', seams, np.ones(len(seams), int), 'blocks')]
     at, length = np.arange(len(video))/trace.fps, len(video)/trace.fps
     for metric, of_frames in dict(sharpness_drift=sharpness, colourfulness_drift=colourfulness).items():
         change = [length*x for x in trend(at, of_frames(video.frames))]
@@ -263,13 +305,15 @@ def picture_measures(
 
 # %% ../../nbs/58_streaming.measures.ipynb #seam_excess
 def seam_excess(
-    video: Video,
-    frames: list[int],  # Of each block
-) -> np.ndarray:  # One a seam whose later block has two frames or more; differences of values from 0 to 1
+    trace: StreamTrace,
+    video: Video,  # All its frames
+) -> np.ndarray:  # Grey levels of 255, one a seam within a prompt whose later block has two frames or more
     "How much more changes across a seam, beyond motion, than inside the block after it."
     if len(video) < 2: return np.zeros(0)
-    errors, ends = flow_errors(video)[:, 0], np.cumsum(frames)
-    return np.array([errors[a - 1] - errors[a:b - 1].mean() for a, b in pairwise(ends) if b - a > 1])
+    errors, ends = 255*flow_errors(video)[:, 0], np.cumsum(trace.sizes)
+    seams = zip(pairwise(ends), pairwise(trace.blocks))
+    return np.array([errors[a - 1] - errors[a:b - 1].mean() for (a, b), (one, next_one) in seams
+                     if b - a > 1 and one.prompt == next_one.prompt])
 
 # %% ../../nbs/58_streaming.measures.ipynb #StreamingMetrics
 class StreamingMetrics:
@@ -295,6 +339,13 @@ class StreamingMetrics:
         return pd.DataFrame([asdict(m) for m in self.measures.values()])
 
     @property
+    def blocks(self) -> 'pandas.DataFrame':  # The fields of `Block`, `arrived` being that of the first frame
+        "The stream over time: one row a block."
+        import pandas as pd
+        rows = [asdict(b) | dict(arrived=min(b.arrived), frames=len(b.arrived)) for b in self.trace.blocks]
+        return pd.DataFrame(rows)
+
+    @property
     def avg_frame_latency_ms(self) -> float: return self.measures['frame_latency'].value
     @property
     def frame_drop_rate(self) -> float: return self.measures['frame_drop_rate'].value  # 0 to 1
@@ -305,10 +356,17 @@ def _metrics_html(metrics: StreamingMetrics) -> str:
     "The numbers with their intervals, as a table."
     def shown(m):
         if math.isnan(m.value): return m.reason
-        if math.isnan(m.lo): return format_number(m.value)
+        if m.unit in ('count', 'frames'): return format_number(int(m.value))
         return format_interval(m.value, m.lo, m.hi)
-    counted = dict(frames=t('frames'), blocks=t('blocks'), switches=t('switches'), readings=t('readings'))
     rows = [{t('Metric'): metric_name(m.metric), t('Value [95 % interval]'): shown(m),
              t('Unit'): '' if m.unit in ('1', 'count') else m.unit,
-             t('Measured on'): f'{m.n} {counted[m.of]}'} for m in metrics.measures.values()]
+             t('Measured on'): _counted(m)} for m in metrics.measures.values()]
     return table(rows).html
+
+# %% ../../nbs/58_streaming.measures.ipynb #counted
+def _counted(m: Measure) -> str:  # Empty where nothing was
+    "What a number was measured on."
+    if not m.n: return ''
+    return dict(frames=tn('{n} frame', '{n} frames', m.n), blocks=tn('{n} block', '{n} blocks', m.n),
+                switches=tn('{n} switch', '{n} switches', m.n),
+                readings=tn('{n} reading', '{n} readings', m.n))[m.of]
