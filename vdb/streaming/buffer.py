@@ -98,8 +98,6 @@ class StreamingBuffer:
         error: BaseException | None = None,  # Why, where something went wrong: who takes will see it
     ) -> None:
         "Nothing more is coming. What lies there can still be taken. Closing again changes nothing."
-        if not (error is None or isinstance(error, BaseException)):
-            raise InputError('the buffer is closed by {got}: expected an exception, or None', got=repr(error))
         with self._changed:
             if not self.closed: self.closed, self._error = True, error
             self._wake()

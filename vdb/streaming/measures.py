@@ -38,7 +38,8 @@ class Block:
     def __post_init__(self) -> None:
         times = (0, self.begun, self.denoised, self.finished, *self.arrived)
         if not self.arrived: raise InputError('a block has no frames: expected at least one')
-        in_order = all(a <= b for a, b in pairwise(times[:4])) and all(self.finished <= a for a in self.arrived)
+        in_order = all(a <= b for a, b in pairwise(times[:4]))
+        in_order &= all(self.finished <= a for a in self.arrived)
         if not (in_order and self.finished < math.inf):
             raise InputError('the times of a block are {times}: expected 0 or more, in the order begun, '
                              'denoised, finished, arrived', times=', '.join(f'{x:.6g}' for x in times[1:]))
@@ -71,7 +72,7 @@ class StreamTrace:
         "What its viewer saw."
         return VIEWERS[self.viewer](self.arrived, 1/self.fps, self.buffer, self.until)
     @property
-    def sizes(self) -> np.ndarray: return np.array([len(b.arrived) for b in self.blocks])  # Frames of each block
+    def sizes(self) -> np.ndarray: return np.array([len(b.arrived) for b in self.blocks])  # Frames of each
 
 # %% ../../nbs/58_streaming.measures.ipynb #Measure
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ MEASURES = dict(  # Unit, and which way is better
     frame_rate_without_decode=('frames/s', 'higher'), switch_latency=('s', 'lower'),
     level=('level', 'higher'), level_switches=('1/min', 'lower'),
     memory_peak=('bytes', 'lower'), memory_slope=('bytes/s', 'lower'),
-    seam_excess=('grey levels', 'lower'), sharpness_drift=('grey levels²', 'none'), colourfulness_drift=('1', 'none'))
+    seam_excess=('grey levels', 'lower'), sharpness_drift=('grey levels²', 'none'),
+    colourfulness_drift=('1', 'none'))
 
 # %% ../../nbs/58_streaming.measures.ipynb #measure
 def _measure(metric: str, value: float = math.nan, **more: object) -> Measure:
@@ -236,7 +238,8 @@ def _level_measures(trace: StreamTrace) -> list[Measure]:
     minutes = (trace.blocks[-1].finished - trace.blocks[0].begun)/60
     mean = _mean_measure('level', np.repeat(levels, trace.sizes), trace.sizes)
     if not minutes: return [mean, _measure('level_switches', of='blocks', reason=t('no time was measured'))]
-    return [mean, _measure('level_switches', (np.diff(levels) != 0).sum()/minutes, n=len(levels), of='blocks')]
+    rate = (np.diff(levels) != 0).sum()/minutes
+    return [mean, _measure('level_switches', rate, n=len(levels), of='blocks')]
 
 # %% ../../nbs/58_streaming.measures.ipynb #switch_measure
 def _switch_measure(trace: StreamTrace) -> Measure:

@@ -94,7 +94,8 @@ def _played(arrived: np.ndarray, shown: np.ndarray, slots: np.ndarray, frame_sec
             until: float | None) -> Playback:
     "A play-out, from which of the viewer's frames each one is (0: the first)."
     there = np.flatnonzero(~np.isnan(shown))
-    if not len(there): return Playback(arrived, shown, np.full(len(shown), math.inf), frame_seconds, until or 0.)
+    if not len(there):
+        return Playback(arrived, shown, np.full(len(shown), math.inf), frame_seconds, until or 0.)
     start, end = shown[there[0]], shown[there[-1]] + frame_seconds
     if until is not None:  # The slots of frames that were never made
         more = math.ceil((until - start)/frame_seconds) - 1 - slots[-1] + slots[there[0]]
