@@ -82,11 +82,11 @@ class Measure:
     value: float  # NaN: see `reason`
     unit: str
     direction: str  # Which way is better: 'higher', 'lower' or 'none'
-    lo: float = math.nan
-    hi: float = math.nan
+    lo: float = math.nan  # NaN: none for counts, extremes, percentiles, and under 20 blocks
+    hi: float = math.nan  # Infinite: a rate whose work may have been next to nothing
     n: int = 0
     of: str = 'frames'  # What `n` counts: 'frames', 'blocks', 'switches' or 'readings'
-    reason: str = ''  # Why there is no value or no interval, or what it leaves out
+    reason: str = ''  # Why there is no value, or what it leaves out
 
 # %% ../../nbs/58_streaming.measures.ipynb #MEASURES
 MEASURES = dict(  # Unit, and which way is better
@@ -147,7 +147,7 @@ def _share_measure(metric: str, marked: np.ndarray, sizes: np.ndarray) -> Measur
     if found:
         least = _interval(metric, np.zeros((len(sizes), 1)))['hi']
         alike = marked.all() or not marked.any()
-        lo, hi = (1., 0.) if alike else (found['lo'], found['hi'])
+        lo, hi = (1., 0.) if alike else (found['lo'], found['hi'])  # Windows that are alike say nothing
         found = dict(lo=0. if not marked.any() else min(lo, 1 - least),
                      hi=1. if marked.all() else max(hi, least))
     return _measure(metric, marked.mean(), n=len(marked), **found)
@@ -167,8 +167,7 @@ def _percentile_measure(metric: str, p: float, seconds: np.ndarray, blocks: int)
     if not percentile_admissible(n, p):
         why = t('not enough blocks: {n} of {needed}', n=n, needed=runs_needed(p))
         return _measure(metric, n=n, of='blocks', reason=why)
-    value = 1000*np.quantile(seconds, p, method='inverted_cdf')
-    return _measure(metric, value, n=n, of='blocks', reason=t('a percentile has no interval here'))
+    return _measure(metric, 1000*np.quantile(seconds, p, method='inverted_cdf'), n=n, of='blocks')
 
 # %% ../../nbs/58_streaming.measures.ipynb #viewer_measures
 def viewer_measures(
@@ -266,8 +265,8 @@ def trend(
     "A straight line through the means of windows."
     from scipy.stats import linregress, t as student
     x, y = (np.nanmean(windows(v, np.ones(len(v), int)), 1) for v in (at, values))
-    if not len(x) or np.ptp(x) == 0: return math.nan, math.nan, math.nan
-    if np.ptp(y) == 0: return 0., 0., 0.
+    if not len(x) or not np.ptp(x): return math.nan, math.nan, math.nan
+    if not np.ptp(y): return 0., 0., 0.
     line = linregress(x, y)
     half = student.ppf(.975, WINDOWS - 2)*line.stderr
     return line.slope, line.slope - half, line.slope + half
@@ -283,7 +282,7 @@ def memory_measures(
         return [_measure(m, of='readings', reason=t('not measured')) for m in ('memory_peak', 'memory_slope')]
     later = slice(len(at)//10, None)
     slope, lo, hi = trend(at[later], size[later])
-    why = t('not enough readings: {n} of {needed}', n=len(at), needed=22) if math.isnan(slope) else ''
+    why = t('{n} readings: expected 22 or more, at different times', n=len(at)) if math.isnan(slope) else ''
     return [_measure('memory_peak', size.max(), n=len(at), of='readings'),
             _measure('memory_slope', slope, lo=lo, hi=hi, n=len(at), of='readings', reason=why)]
 
@@ -360,6 +359,8 @@ def _metrics_html(metrics: StreamingMetrics) -> str:
     def shown(m):
         if math.isnan(m.value): return m.reason
         if m.unit in ('count', 'frames'): return format_number(int(m.value))
+        if math.isinf(m.hi):
+            return t('{mean} [{lo}, {hi}]', mean=format_number(m.value), lo=format_number(m.lo), hi='∞')
         return format_interval(m.value, m.lo, m.hi)
     rows = [{t('Metric'): metric_name(m.metric), t('Value [95 % interval]'): shown(m),
              t('Unit'): '' if m.unit in ('1', 'count') else m.unit,
