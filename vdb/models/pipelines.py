@@ -363,7 +363,7 @@ class DiffusersModel:
         settings, given = settings.filled(self.defaults), dict(generator=_noise(prompt, seed))
         if 'prompt' in self.parameters: given['prompt'] = prompt.text
         if self.needs_image: given['image'] = _conditioning_image(prompt, settings)
-        return _clip(self._frames(given, settings, on_step)[0], settings)
+        return _clip(self.frames_of(given, settings, on_step)[0], settings)
 
     def generate_batch(
         self,
@@ -382,7 +382,7 @@ class DiffusersModel:
         given = dict(generator=[*map(_noise, prompts, seeds)], prompt=[p.text for p in prompts])
         if 'negative_prompt' in self.parameters and settings.negative_prompt is not None:
             given['negative_prompt'] = [settings.negative_prompt]*len(prompts)
-        try: frames = self._frames(given, settings, on_step)
+        try: frames = self.frames_of(given, settings, on_step)
         except GenerationError as error:
             if not isinstance(error.__cause__, (ValueError, TypeError, NotImplementedError)): raise
             raise InputError('{name} refuses a list of {n} prompts ({why}): generate them one at a time',
@@ -399,11 +399,16 @@ class DiffusersModel:
         more, own = extra_arguments(settings.extra, self.parameters, kind)
         return call_arguments(self.parameters, settings) | more, _fresh_scheduler(kind, plain, own)
 
-    def _frames(self, given: dict, settings: Settings, on_step) -> Sequence:
-        "What the pipeline makes of these arguments, clip by clip."
+    def frames_of(
+        self,
+        given: dict,  # Arguments of the pipeline's call, over what the settings say
+        settings: Settings,  # Filled with the defaults
+        on_step: Callable[[Step], object] | None = None,  # As in `generate`
+    ) -> Sequence:  # One a clip: (T, H, W, 3) floats, or what the `output_type` that is given says
+        "What the pipeline makes of these arguments."
         import torch
         arguments, scheduler = self._asked(settings)
-        arguments |= dict(given, output_type='np', **step_arguments(self.pipe, on_step))
+        arguments |= dict(output_type='np') | given | step_arguments(self.pipe, on_step)
         try:
             with (_lent(self.pipe, scheduler), stage_laps(self.pipe, self.device) as laps,
                   torch.inference_mode()):

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 
 from ..core import InputError, VdbError
 from ..i18n import t
@@ -71,10 +72,13 @@ class StreamingBuffer:
             if not self._changed.wait_for(self._has_news, timeout): raise TimeoutError(_late(timeout))
             return self._removed()
 
-    async def aput(
-        self,
-        frame: object,  # Anything but None
-    ) -> object:  # The frame that had to give way, or None
+    def wait_for_room(self, frames: int) -> bool:  # Whether it is still open
+        "Wait in a thread until at most so many frames lie there, for who makes many at once."
+        with self._changed:
+            self._changed.wait_for(lambda: self.closed or len(self) <= frames)
+            return not self.closed
+
+    async def aput(self, frame: object) -> object:  # The frame that had to give way, or None
         "The same from a coroutine. A deadline is `asyncio.timeout`; cancelled, it has added nothing."
         await asyncio.sleep(0)  # Else a loop that never waits here would stop all others
         while True:
@@ -104,15 +108,13 @@ class StreamingBuffer:
 
     def __iter__(self) -> Iterator[object]:
         "Frames until the end, for a thread."
-        try:
+        with suppress(EndOfStream):
             while True: yield self.get()
-        except EndOfStream: return
 
     async def __aiter__(self) -> AsyncIterator[object]:
         "Frames until the end, for a coroutine."
-        try:
+        with suppress(EndOfStream):
             while True: yield await self.aget()
-        except EndOfStream: return
 
     def __repr__(self) -> str:
         return t('StreamingBuffer {n} of {capacity} frames: {offered} offered, {taken} taken, {dropped} '
