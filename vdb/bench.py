@@ -224,6 +224,9 @@ def verify(
     import pandas as pd
     r = Run(path)
     p = r.protocol
+    if r.streamed:
+        raise RunError('{path} holds streams, which cannot be made again to the bit: when a prompt was '
+                       'switched hung on the clock', path=path)
     if model is None: model = load_again(r)
     if model.fingerprint() != {**p.model}:
         raise RunError('{path} was made by other weights or another configuration of {name} than are here '

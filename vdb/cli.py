@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['app', 'state', 'AsJson', 'Quiet', 'Retry', 'RunPath', 'Metrics', 'Primary', 'Margins', 'WithReport', 'Kind',
-           'options', 'say', 'main', 'run_command', 'score_command', 'rescore_command', 'compare_command',
-           'report_command', 'show_command', 'verify_command', 'bench_command', 'metrics_command', 'suites_command',
-           'models_command', 'doctor_command']
+           'ModelName', 'Seeds', 'Steps', 'Guidance', 'Frames', 'Pixels', 'Fps', 'NotThis', 'Scheduler', 'Given',
+           'Levers', 'Threads', 'Device', 'Dtype', 'Revision', 'Out', 'options', 'say', 'main', 'run_command',
+           'stream_command', 'score_command', 'rescore_command', 'compare_command', 'report_command', 'show_command',
+           'verify_command', 'bench_command', 'metrics_command', 'suites_command', 'models_command', 'doctor_command']
 
 # %% ../nbs/95_cli.ipynb #imports
 import errno
@@ -15,6 +16,8 @@ import math
 import os
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -24,7 +27,9 @@ from .core import InputError, VdbError
 from .i18n import format_number, t, tn
 from .text import one_line
 
-if TYPE_CHECKING: from vdb.runs import Run
+if TYPE_CHECKING:
+    from vdb.runs import Run
+    from vdb.streaming.engine import LiveState
 
 # %% ../nbs/95_cli.ipynb #app
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None,
@@ -46,6 +51,27 @@ Margins = Annotated[Optional[list[str]], typer.Option(help=t('What is still "not
 WithReport = Annotated[bool, typer.Option(help=t('Write the report at the end.'))]
 Kind = Annotated[Optional[str], typer.Option(help=t('The name of another report, such as one of an installed '
                                                     'package.'))]
+ModelName = Annotated[str, typer.Argument(help=t('An embedded model (tiny), a folder saved by '
+                                                 'save_pretrained, or a hub id (owner/name).'),
+                                          show_default=False)]
+Seeds = Annotated[str, typer.Option(help=t('How many seeds (4), or which (0,1,7).'))]
+Steps = Annotated[Optional[int], typer.Option(help=t('Denoising steps.'))]
+Guidance = Annotated[Optional[float], typer.Option(help=t('Classifier-free guidance scale.'))]
+Frames = Annotated[Optional[int], typer.Option(help=t('Frames a clip.'))]
+Pixels = Annotated[Optional[int], typer.Option(help=t('Pixels.'))]
+Fps = Annotated[Optional[float], typer.Option(help=t('Frames a second.'))]
+NotThis = Annotated[Optional[str], typer.Option(help=t('What not to show.'))]
+Scheduler = Annotated[Optional[str], typer.Option(help=t('A diffusers scheduler class.'))]
+Given = Annotated[Optional[list[str]], typer.Option('--set', help=t(
+    "One of the pipeline's own arguments: name=value; give it again for more."))]
+Levers = Annotated[Optional[list[str]], typer.Option(help=t('How the model is to run: a lever, such as '
+                                                            'memory_efficient.'))]
+Threads = Annotated[Optional[int], typer.Option(min=1, help=t('CPU threads; all cores when left out.'))]
+Device = Annotated[Optional[str], typer.Option(help=t('cpu, cuda, cuda:1.'))]
+Dtype = Annotated[Optional[str], typer.Option(help=t('float32, float16 or bfloat16.'))]
+Revision = Annotated[Optional[str], typer.Option(help=t('A commit or tag on the hub.'))]
+Out = Annotated[Optional[str], typer.Option(help=t("The run's folder; named after the protocol when left "
+                                                   'out.'))]
 
 # %% ../nbs/95_cli.ipynb #version
 def _version(wanted: bool) -> None:
@@ -164,12 +190,12 @@ def _values(pairs: list[str] | None, option: str) -> dict[str, object] | None:
     return {name.strip(): value(text) if equals else True for name, equals, text in given} or None
 
 # %% ../nbs/95_cli.ipynb #answer
-def _answer(run: 'Run', report: bool, as_json: bool) -> None:
+def _answer(run: 'Run', report: bool, as_json: bool, told: list[str] = (), value: dict | None = None) -> None:
     "What became of a run. One without a single clip has failed, and its most frequent reason is told."
     path, reason = run.report() if report else None, _why_nothing(run)
-    lines = [repr(run), *_losses(run)] + ([t('Report: {path}', path=path)] if path else [])
-    value = dict(path=run.path, fingerprint=run.fingerprint, model=run.model, report=path, **run.counts)
-    say(as_json, '\n'.join(lines), value | (dict(reason=reason) if reason else {}))
+    lines = [repr(run), *told, *_losses(run)] + ([t('Report: {path}', path=path)] if path else [])
+    found = dict(path=run.path, fingerprint=run.fingerprint, model=run.model, report=path, **run.counts)
+    say(as_json, '\n'.join(lines), found | (value or {}) | (dict(reason=reason) if reason else {}))
     if not reason: return
     if not as_json: print(f'vdb: {reason}', file=sys.stderr)
     raise typer.Exit(1)
@@ -201,33 +227,27 @@ def _losses(run: 'Run') -> list[str]:  # Empty where every clip was made and eve
 @app.command('run', help=t('Generate, score and report.'),
              epilog=t('Example: vdb run tiny --suite shapes --seeds 8 --steps 20 --out runs/a'))
 def run_command(
-    model: Annotated[str, typer.Argument(help=t('An embedded model (tiny), a folder saved by '
-                                                'save_pretrained, or a hub id (owner/name).'),
-                                         show_default=False)],
+    model: ModelName,
     suite: Annotated[str, typer.Option(help=t('The name of a suite, or a .jsonl or .txt file.'))] = 'tiny',
-    seeds: Annotated[str, typer.Option(help=t('How many seeds (4), or which (0,1,7).'))] = '4',
-    out: Annotated[Optional[str], typer.Option(help=t("The run's folder; named after the protocol when left "
-                                                      'out.'))] = None,
-    steps: Annotated[Optional[int], typer.Option(help=t('Denoising steps.'))] = None,
-    guidance: Annotated[Optional[float], typer.Option(help=t('Classifier-free guidance scale.'))] = None,
-    frames: Annotated[Optional[int], typer.Option(help=t('Frames a clip.'))] = None,
-    height: Annotated[Optional[int], typer.Option(help=t('Pixels.'))] = None,
-    width: Annotated[Optional[int], typer.Option(help=t('Pixels.'))] = None,
-    fps: Annotated[Optional[float], typer.Option(help=t('Frames a second.'))] = None,
-    negative_prompt: Annotated[Optional[str], typer.Option(help=t('What not to show.'))] = None,
-    scheduler: Annotated[Optional[str], typer.Option(help=t('A diffusers scheduler class.'))] = None,
-    given: Annotated[Optional[list[str]], typer.Option('--set', help=t(
-        "One of the pipeline's own arguments: name=value; give it again for more."))] = None,
+    seeds: Seeds = '4',
+    out: Out = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    frames: Frames = None,
+    height: Pixels = None,
+    width: Pixels = None,
+    fps: Fps = None,
+    negative_prompt: NotThis = None,
+    scheduler: Scheduler = None,
+    given: Given = None,
     metric: Metrics = None,
     margin: Margins = None,
     primary: Primary = None,
-    profile: Annotated[Optional[list[str]], typer.Option(help=t('How the model is to run: a lever, such as '
-                                                                'memory_efficient.'))] = None,
-    threads: Annotated[Optional[int], typer.Option(min=1,
-                                                   help=t('CPU threads; all cores when left out.'))] = None,
-    device: Annotated[Optional[str], typer.Option(help=t('cpu, cuda, cuda:1.'))] = None,
-    dtype: Annotated[Optional[str], typer.Option(help=t('float32, float16 or bfloat16.'))] = None,
-    revision: Annotated[Optional[str], typer.Option(help=t('A commit or tag on the hub.'))] = None,
+    profile: Levers = None,
+    threads: Threads = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    revision: Revision = None,
     retry: Retry = None,
     report: WithReport = True,
     as_json: AsJson = False,
@@ -240,6 +260,79 @@ def run_command(
     done = run(model, suite, _seeds(seeds), settings, out, metric, _margins(margin), primary,
                _values(profile, '--profile'), threads, device, dtype, revision, not quiet, retry)
     _answer(done, report, as_json)
+
+# %% ../nbs/95_cli.ipynb #stream_command
+@app.command('stream', help=t('Generate live, in front of a viewer, and report what the viewer got.'),
+             epilog=t('Example: vdb stream tiny --fps 12 --duration 30'))
+def stream_command(
+    model: ModelName,
+    prompt: Annotated[Optional[list[str]], typer.Option(help=t('What to show; give it again for more, which '
+                                                               'take turns. The first two of the suite tiny '
+                                                               'when left out.'))] = None,
+    fps: Annotated[Optional[float], typer.Option(help=t("Frames that the viewer shows a second; the model's "
+                                                        'own when left out.'))] = None,
+    duration: Annotated[float, typer.Option(help=t('Seconds of each stream.'))] = 30.,
+    viewer: Annotated[str, typer.Option(help=t('live: keeps to the clock. waits: shows every '
+                                               'frame.'))] = 'live',
+    buffer: Annotated[int, typer.Option(help=t('Frames that lie ready before the viewer begins.'))] = 1,
+    ahead: Annotated[Optional[int], typer.Option(help=t('A block is begun when so many frames lie ready; '
+                                                        'those of a block when left out.'))] = None,
+    seeds: Seeds = '1',
+    out: Out = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    frames: Frames = None,
+    height: Pixels = None,
+    width: Pixels = None,
+    negative_prompt: NotThis = None,
+    scheduler: Scheduler = None,
+    given: Given = None,
+    metric: Metrics = None,
+    profile: Levers = None,
+    threads: Threads = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    revision: Revision = None,
+    retry: Retry = None,
+    report: WithReport = True,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    "`vdb stream`."
+    from vdb.prompts.suites import load_suite
+    from vdb.reports.stream import stream_sentences
+    from vdb.streaming.cells import run_streams, stream_metrics
+    prompts = prompt or [p.text for p in load_suite('tiny').prompts[:2]]
+    settings = dict(frames=frames, height=height, width=width, steps=steps, guidance=guidance,
+                    negative_prompt=negative_prompt, scheduler=scheduler, extra=_values(given, '--set'))
+    with _live_line(quiet) as tell:
+        done = run_streams(model, prompts, duration, fps, _seeds(seeds), settings, out, metric,
+                           _values(profile, '--profile'), threads, device, dtype, revision, tell,
+                           retry=retry, viewer=viewer, buffer=buffer, ahead=ahead)
+    streams = stream_metrics(done)
+    told = [' '.join(stream_sentences(m)) for m in streams.values()]
+    measures = [dict(seed=seed, **{k: m.value for k, m in s.measures.items()}) for (_, seed), s in
+                streams.items()]
+    _answer(done, report, as_json, told, dict(streams=measures))
+
+# %% ../nbs/95_cli.ipynb #live_line
+@contextmanager
+def _live_line(quiet: bool) -> Iterator[Callable[['LiveState'], None]]:
+    "What shows how a stream is, in one line that is written over, or in one every five seconds."
+    from vdb.i18n import format_number
+    terminal, last = sys.stderr.isatty(), [-5.]
+    def tell(s):
+        if quiet or not terminal and 0 <= s.seconds - last[0] < 5: return
+        last[0] = s.seconds
+        line = t('{seconds:.1f} s: {rate:.1f} frames/s, latency {latency} ms, {ready} ready, level {level}, '
+                 '{dropped} dropped: {prompt}', seconds=s.seconds, rate=s.rate, ready=s.buffered,
+                 level=s.level, dropped=s.dropped, prompt=one_line(s.prompt, 40),
+                 latency='–' if math.isnan(s.latency_ms) else format_number(s.latency_ms, 2))
+        print('\r\x1b[2K' + line if terminal else line, end='' if terminal else '\n', file=sys.stderr,
+              flush=True)
+    try: yield tell
+    finally:
+        if terminal and not quiet: print('\r\x1b[2K', end='', file=sys.stderr, flush=True)
 
 # %% ../nbs/95_cli.ipynb #score_command
 @app.command('score', help=t("Score somebody else's clips."),

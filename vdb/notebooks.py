@@ -22,15 +22,16 @@ from .i18n import t
 from .text import nearest, one_line
 
 # %% ../nbs/48_notebooks.ipynb #Paper
-USUAL = dict(run='model_report', comparison='comparison')  # What it reports on: what everybody gets
-FIELDS = dict(run={'model', 'suite'}, comparison={'a', 'b'})  # Of the title of a report on it
+# What it reports on: what everybody gets, and the fields of the title
+USUAL = dict(run='model_report', stream='stream_report', comparison='comparison')
+FIELDS = dict(run={'model', 'suite'}, stream={'model', 'suite'}, comparison={'a', 'b'})
 
 @dataclass(frozen=True)
 class Paper:
     "A report's notebook."
     name: str  # What `--kind` calls it
     file: Path
-    reports_on: str  # 'run' or 'comparison'
+    reports_on: str  # 'run', 'stream' (a run of streams) or 'comparison'
     title: str  # Of its page: a sentence with the fields {model} and {suite}, or {a} and {b}
 
 # %% ../nbs/48_notebooks.ipynb #all_papers
@@ -56,8 +57,9 @@ def _paper(name: str, file: Path) -> Paper | None:  # None where it is no report
     texts = isinstance(about, str) and isinstance(title, str)
     if texts and about in USUAL and _fields(title) <= FIELDS[about]:
         return Paper(name, file, about, title)
-    warnings.warn(t('{file} is no report: its metadata should say what it reports on (run, comparison) and '
-                    'its title, with no fields but {{model}}, {{suite}} or {{a}}, {{b}}', file=file))
+    warnings.warn(t('{file} is no report: its metadata should say what it reports on (run, stream, '
+                    'comparison) and its title, with no fields but {{model}}, {{suite}} or {{a}}, {{b}}',
+                    file=file))
     return None
 
 def _fields(title: str) -> set[str]:

@@ -544,14 +544,17 @@ def command_of(
     "The command that made this run: in another folder it makes it again, in this one it goes on with it."
     source = folder.environment(damaged=True).get('source') or {}
     videos, model = source.get('videos'), source.get('model')
-    if not (videos or model and source.get('suite')): return ''  # Prompts of a list have no name
-    options = [('suite', source.get('suite')), *([] if videos else _run_options(folder, source))]
+    stream = source.get('stream') or {}
+    if not (videos or model and (source.get('suite') or stream)): return ''  # A list's prompts have no name
+    options = [('suite', source.get('suite')), *(('prompt', p) for p in stream.get('prompts', ())),
+               *((k, v) for k, v in stream.items() if k != 'prompts')]
+    if not videos: options += _run_options(folder, source)
     options += [(k.removesuffix('s'), v) for k in ('metrics', 'primary') for v in source.get(k) or ()]
     options += [('margin', f'{k}={v!r}') for k, v in (source.get('margins') or {}).items()]
     options = [(k, more.pop(k, v)) for k, v in (*options, ('out', folder.path))] + [*more.items()]
     told = [f'--{k.replace("_", "-")} {shlex.quote(_option(v))}' for k, v in options if v not in (None, '')]
-    what = f'score {shlex.quote(videos)}' if videos else f'run {shlex.quote(model)}'
-    return one_line(f'vdb {what} {" ".join(told)}', 2000)
+    job = 'score' if videos else 'stream' if stream else 'run'
+    return one_line(f'vdb {job} {shlex.quote(videos or model)} {" ".join(told)}', 2000)
 
 def _option(value) -> str: return repr(value).removesuffix('.0') if isinstance(value, float) else str(value)
 

@@ -18,7 +18,7 @@ from .core import InputError, MediaError, Prompt, Video, digest
 from .html import table
 from .i18n import format_interval, t, tn
 from .metrics.base import metric_name
-from .notebooks import execute_paper, get_paper
+from .notebooks import Paper, all_papers, execute_paper, get_paper
 from .results import RunFolder
 from .stats.intervals import Estimate, approximate_note
 from .stats.tables import estimate_scores
@@ -38,8 +38,10 @@ class Run:
     def fingerprint(self) -> str: return self.protocol.fingerprint
     @property
     def model(self) -> str: return self.protocol.model['name']
-    @property  # Whether the clips were made elsewhere
-    def external(self) -> bool: return 'external' in self.protocol.model
+    @property
+    def external(self) -> bool: return 'external' in self.protocol.model  # Made elsewhere
+    @property
+    def streamed(self) -> bool: return 'stream' in self.protocol.model
 
     @cached_property
     def generations(self) -> pd.DataFrame:  # One row a planned cell, in the plan's order
@@ -77,9 +79,7 @@ class Run:
         "Seconds a clip by stage."
         return cost_table(self)
 
-    def plot(self) -> 'matplotlib.figure.Figure':
-        "Each metric with its prompts and its interval."
-        return estimate_plot(self)
+    def plot(self) -> 'matplotlib.figure.Figure': return estimate_plot(self)
 
     @cached_property
     def environments(self) -> list[dict]:  # In the order of time
@@ -152,7 +152,7 @@ class Run:
         open_it: bool = False,  # In the browser
     ) -> str:  # Path of the HTML file
         "Write a report on this run into its folder: a notebook, executed, and the page of what it showed."
-        paper, parameters = get_paper(kind, 'run'), dict(model=None, out=self.folder.absolute)
+        paper, parameters = _paper_of(self, kind), dict(model=None, out=self.folder.absolute)
         path = execute_paper(paper, parameters, self.folder, model=self.model, suite=self.protocol.suite)
         if open_it: webbrowser.open(Path(path).resolve().as_uri() if self.folder.is_local else path)
         return path
@@ -164,6 +164,12 @@ class Run:
                  fingerprint=self.fingerprint, path=self.path, lost=lost, **self.counts)
 
     def _repr_html_(self) -> str: return _run_html(self)
+
+# %% ../nbs/50_runs.ipynb #paper_of
+def _paper_of(run: Run, kind: str | None) -> Paper:
+    "A report on streams, where the run has some and no other one is asked for, or one on a run."
+    streams = run.streamed and kind in (None, *all_papers('stream'))
+    return get_paper(kind, 'stream' if streams else 'run')
 
 # %% ../nbs/50_runs.ipynb #tagged
 def _tagged(rows: pd.DataFrame, prompts: tuple[Prompt, ...]) -> pd.DataFrame:

@@ -222,12 +222,12 @@ def methods_section(
     run: Run,
 ) -> Html:
     "Methods, fingerprint, environment, reproduction."
-    e = run.environments[-1] if run.environments else {}
+    e, again = run.environments[-1] if run.environments else {}, not (run.external or run.streamed)
     why = (e.get('reasons') or {}).get('device', '')
     versions = ', '.join(f'{k} {v}' for k, v in (e.get('versions') or {}).items() if v)
     facts = {t('Protocol fingerprint'): run.fingerprint, t('Model'): _model_line(run),
              t('Device'): f'{device_text(run)}: {why}'.rstrip(': '), t('Versions'): versions,
-             t('Again'): command_of(run.folder), t('Check'): '' if run.external else f'vdb verify {run.path}'}
+             t('Again'): command_of(run.folder), t('Check'): f'vdb verify {run.path}' if again else ''}
     rows = [{t('What'): k, t('Value'): v} for k, v in facts.items() if v]
     return (heading(t('Methods')) + paragraph(methods_text(run)) + heading(t('Fingerprint and reproduction'))
             + table(rows))

@@ -102,7 +102,8 @@ def _effective(
     icc = np.where(np.isfinite(icc), icc, 1)
     variance = icc + (1 - icc)*per_seed  # In units of one cell's, times the number of prompts
     on_icc = icc*(1 - per_seed)/variance
-    with np.errstate(divide='ignore'): return prompts/variance, np.maximum((prompts - 1)/on_icc, 1)
+    with np.errstate(divide='ignore', invalid='ignore'):  # NaN: one prompt with one seed says nothing
+        return prompts/variance, np.maximum((prompts - 1)/on_icc, 1)
 
 # %% ../../nbs/40_stats.intervals.ipynb #proportion_limits
 def _proportion_limits(

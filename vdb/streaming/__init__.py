@@ -1,7 +1,7 @@
 "Streams: what a viewer gets from a model that generates live."
 from importlib import import_module
 
-_public = {'StreamingBuffer': 'buffer', 'StreamingMetrics': 'measures'}
+_public = {'StreamingBuffer': 'buffer', 'StreamingMetrics': 'measures', 'benchmark_live_streaming': 'live'}
 
 __all__ = [*_public]
 

@@ -1,0 +1,59 @@
+"""A stream that goes on: does memory grow, and is anything left running? As a dated JSON file. `python tests/nightly_soak.py --out papers/results --seconds 1800`"""
+import argparse
+import asyncio
+import datetime
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+
+prompts = ['a red circle moves right quickly on a black background', 'a blue square moves left slowly on a white background',
+           'a green triangle moves up slowly on a grey background', 'a yellow star moves down quickly on a black background']
+
+
+def slopes(at: np.ndarray, size: np.ndarray, parts: int = 5) -> list[float]:
+    "Bytes a second within each part of the stream: growth has one sign in all of them, a random walk has not."
+    return [float(np.polyfit(t, s, 1)[0]) for t, s in zip(np.array_split(at, parts), np.array_split(size, parts))]
+
+
+async def soak(seconds: float, fps: float) -> dict:
+    from vdb.streaming import benchmark_live_streaming
+    turns = [prompts[k % len(prompts)] for k in range(max(2, int(seconds/15)))]
+    names = lambda: sorted(t.name for t in threading.enumerate() if t.name.startswith('vdb-'))
+    metrics = await benchmark_live_streaming('tiny', turns, seconds, fps, keep=False)
+    at, size = np.array(metrics.trace.memory).T
+    late = at > seconds/6  # Before that buffers fill and allocators settle
+    grown = slopes(at[late], size[late])
+    shown = ('frame_latency', 'frame_drop_rate', 'stalls', 'frame_rate', 'memory_peak', 'memory_slope', 'switch_latency')
+    return dict(seconds=seconds, fps=fps, blocks=len(metrics.trace.blocks), frames=len(metrics.trace.arrived), switches=len(turns) - 1,
+                memory_start=size[late][0], memory_end=size[-1], grown_bytes=size[-1] - size[late][0], slopes_bytes_s=grown,
+                grows=min(grown) > 0, threads_left=names(), tasks_left=len(asyncio.all_tasks()) - 1,
+                measures={k: dict(value=m.value, lo=m.lo, hi=m.hi, n=m.n) for k, m in metrics.measures.items() if k in shown})
+
+
+def main() -> int:
+    from vdb.cells import use_threads
+    from vdb.timing import environment
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument('--out', default='papers/results', help='folder of the JSON file')
+    ask.add_argument('--seconds', type=float, default=1800)
+    ask.add_argument('--fps', type=float, default=12)
+    ask = ask.parse_args()
+    threads = use_threads(os.cpu_count())
+    found = asyncio.run(soak(ask.seconds, ask.fps))
+    # 2 MB is what the records of half an hour of blocks take; a process's memory moves by as much from one minute to the next
+    passed = not found['threads_left'] and not found['tasks_left'] and not (found['grows'] and found['grown_bytes'] > 2e6 + 4e3*ask.seconds)
+    now = environment('cpu', threads)
+    report = dict(date=datetime.date.today().isoformat(), passed=passed, load=os.getloadavg(), **found,
+                  **{k: now[k] for k in ('python', 'processor', 'cores', 'threads', 'versions')})
+    path = Path(ask.out)/f'{report["date"]}-soak.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + '\n')
+    print(path)
+    return 0 if passed else 1
+
+
+if __name__ == '__main__': sys.exit(main())
