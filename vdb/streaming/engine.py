@@ -75,8 +75,8 @@ class Stream:
 
     def switch(self, prompt: Prompt) -> None:
         "The next block is about this."
+        self.switches.append((self.now, len(self.prompts)))  # First: a block may begin in between
         self.prompts.append(prompt)
-        self.switches.append((self.now, len(self.prompts) - 1))
 
     def check(self) -> None:
         "Raise `StreamError` for a block that takes too long."
