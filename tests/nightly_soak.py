@@ -3,6 +3,7 @@ import argparse
 import asyncio
 import datetime
 import json
+import math
 import os
 import sys
 import threading
@@ -31,7 +32,7 @@ async def soak(seconds: float, fps: float) -> dict:
     return dict(seconds=seconds, fps=fps, blocks=len(metrics.trace.blocks), frames=len(metrics.trace.arrived), switches=len(turns) - 1,
                 memory_start=size[late][0], memory_end=size[-1], grown_bytes=size[-1] - size[late][0], slopes_bytes_s=grown,
                 grows=min(grown) > 0, threads_left=names(), tasks_left=len(asyncio.all_tasks()) - 1,
-                measures={k: dict(value=m.value, lo=m.lo, hi=m.hi, n=m.n) for k, m in metrics.measures.items() if k in shown})
+                measures={k: {f: v if math.isfinite(v) else None for f, v in dict(value=m.value, lo=m.lo, hi=m.hi, n=m.n).items()} for k, m in metrics.measures.items() if k in shown})
 
 
 def main() -> int:
