@@ -222,6 +222,7 @@ def seconds_by_clip(
     s = run.samples[run.samples['unit'] == 's']
     if s.empty: return s
     wide = s.pivot_table(index=['prompt', 'seed'], columns='stage', values='value', aggfunc='sum')
+    if 'generate' not in wide: return s.iloc[:0]  # Every clip failed: only scoring took time
     wide = wide.dropna(subset='generate')
     inner = [c for c in wide if c not in ('generate', 'encode', 'score')]
     wide['other'] = (wide['generate'] - wide[inner].sum(axis=1)).clip(lower=0)

@@ -40,6 +40,7 @@ MOST_IN_BLOCK = 4096  # Frames: a model that makes more at once makes clips
 
 class Stream:
     "A model at work for one viewer. A context manager: it begins on entry and has stopped on exit."
+    least = 1  # Frames that its viewer begins with
     def __init__(
         self,
         model: 'StreamingModel | Model | DiffusionPipeline',
@@ -123,22 +124,21 @@ class Stream:
         try:
             while self._goes_on(): self._add_block()
             self.buffer.close()
-        except Cancelled: self.buffer.close()
-        except Exception as error: self.buffer.close(error)
+        except BaseException as error:  # Whatever it is: the viewer waits for its end
+            self.buffer.close(None if self._stopping.is_set() else error)
         finally: self._busy_since = None
 
     def _goes_on(self) -> bool:
         "Wait until another block is wanted."
         last = len(self.blocks[-1].arrived) if self.blocks else 0
-        wanted = self.buffer.wait_for_room(last if self.ahead is None else self.ahead)
-        return wanted and not self._stopping.is_set()
+        ahead = max(last if self.ahead is None else self.ahead, self.least - 1)
+        return self.buffer.wait_for_room(ahead) and not self._stopping.is_set()
 
     def _add_block(self) -> None:
         "One block, from fixed inputs to delivered frames."
         n, prompt = len(self.blocks), len(self.prompts) - 1
         self._busy_since = begun = self._denoised = self.now
         try: made = self._made(n, self.prompts[prompt])
-        except Cancelled: raise
         except Exception as error: raise _of_block(error, n) from error
         finished, arrived = self.now, []
         frames = checked_block(made, n, self._last if n else None)
@@ -252,6 +252,7 @@ class Viewer:
         seconds: float = math.inf,  # Since it began: then the viewer leaves
     ) -> None:
         "Watch until then, or until the stream ends. `StreamError` where it breaks off or does not come."
+        stream.least = self.buffer
         def ready(): return len(stream.buffer) >= self.buffer or stream.buffer.closed
         try:
             if not await self._when(ready, stream, seconds): return
@@ -280,6 +281,8 @@ class Viewer:
     async def _at(self, at: float, stream: Stream, seconds: float) -> bool:  # Whether it goes on
         "Sleep until a moment of the stream."
         end = min(at, seconds)
+        await asyncio.sleep(0)  # However late it is, others have their turn
+        self._tell(stream)
         while stream.now < end:
             await asyncio.sleep(min(.1, max(0., end - stream.now)))
             self._tell(stream)
@@ -299,6 +302,7 @@ class Viewer:
     def _show(self, frame: Frame, stream: Stream) -> None:
         self.shown += 1
         self._recent.append(stream.now)
+        while self._recent[0] < stream.now - 1: self._recent.popleft()
         if self.on_frame: self.on_frame(frame)
 
     def _tell(self, stream: Stream) -> None:

@@ -56,8 +56,10 @@ class StreamPlan:
         keep: bool = True,  # Whether frames stay in memory
     ) -> Stream:
         "Who will make it."
-        return Stream(model, self.prompts[0], seed, replace(settings, fps=self.fps), self.ahead,
-                      self.deadline_s, keep)
+        stream = Stream(model, self.prompts[0], seed, replace(settings, fps=self.fps), self.ahead,
+                        self.deadline_s, keep)
+        stream.least = self.buffer
+        return stream
 
 # %% ../../nbs/61_streaming.live.ipynb #stream_plan
 def stream_plan(
