@@ -77,7 +77,8 @@ def stream_verdict_section(
              seconds=format_duration(asked['seconds']), who=who[asked['viewer']])
     many = tn('{ok} of {n} stream was made.', '{ok} of {n} streams were made, and this is the worst.',
               sum(c.values()), ok=c['ok'])
-    if not streams: many = t('No stream was made.')
+    if c['ok'] == 1: many = t('1 of {n} streams was made.', n=sum(c.values()))
+    if not c['ok']: many = t('No stream was made.')
     said = [] if c['ok'] == sum(c.values()) == 1 else [many]
     if streams: said += stream_sentences(streams[0][1])
     return title + paragraph(' '.join(said), 'verdict') + paragraph(plan)

@@ -20,11 +20,11 @@ import numpy as np
 from ..bench import ModelCells
 from ..cells import (CellSamples, Plan, check_retry, execute, forget_for, metrics_of, record_environment,
                        score_stored, seed_list, unfinished, use_threads)
-from ..core import Generation, GenerationError, Prompt, Protocol, Settings, Video
+from ..core import Generation, GenerationError, InputError, Prompt, Protocol, Settings, Video
 from ..i18n import t
 from ..media.write import stored_codec
 from ..metrics.base import applicable, choose
-from ..models.pipelines import as_model, load
+from ..models.pipelines import as_model, check_clip, load
 from ..performance import OptimizationProfile
 from ..results import RunFolder
 from ..runs import Run, open_run
@@ -80,6 +80,9 @@ def stored_trace(
     "A stream of a run, as it was recorded."
     s = run.samples
     s = s[(s['prompt'] == prompt) & (s['seed'] == seed) & s['stage'].str.startswith('stream_')]
+    if s.empty:
+        raise InputError('{path} has no stream of prompt {prompt} with seed {seed}', path=run.path,
+                         prompt=prompt, seed=seed)
     def of(stage):
         rows = s[s['stage'] == f'stream_{stage}'].sort_values('repeat')
         return rows['value'].to_numpy()
@@ -104,8 +107,9 @@ def stream_metrics(
 ) -> dict[tuple[str, int], StreamingMetrics]:  # (prompt id, seed): those that were made
     "What each stream of a run was like."
     ok = run.generations[run.generations['status'] == 'ok']
-    return {(g.prompt, g.seed): StreamingMetrics(stored_trace(run, g.prompt, g.seed),
-                                                 run.video(g.prompt, g.seed)) for g in ok.itertuples()}
+    def video(g): return None if g.path in run.damaged else run.video(g.prompt, g.seed)
+    return {(g.prompt, g.seed): StreamingMetrics(stored_trace(run, g.prompt, g.seed), video(g))
+            for g in ok.itertuples()}
 
 # %% ../../nbs/62_streaming.cells.ipynb #completed
 def completed(
@@ -149,12 +153,11 @@ class StreamCells(ModelCells):
             if isinstance(error.__cause__, GenerationError): raise error.__cause__ from None
             raise GenerationError('{why}', reason='no_block', why=str(error)) from error
         finally:
-            left = min(stream.now, self.plan.seconds)
-            if stream.blocks: add_stream(samples, stream, left, self.cold_first_s)
+            if stream.blocks: add_stream(samples, stream, viewer.left, self.cold_first_s)
             self.cold_first_s = math.nan
         if stream.blocks:
             add_stages(samples, stream)
-            return stream.video(self.plan.fps)
+            return check_clip(stream.video(self.plan.fps))
         raise GenerationError('no block came in the {seconds:.3g} s that the viewer stayed: give it more',
                               reason='no_block', seconds=self.plan.seconds)
 

@@ -63,7 +63,7 @@ class ImageStream:
                      generator=torch.Generator('cpu').manual_seed(noise_seed(prompt, seed)))
         if 'prompt' in self.model.parameters: given['prompt'] = prompt.text
         made = self.model.frames_of(given, settings.filled(self.defaults), on_step)[0]
-        return Video.from_float(np.asarray(made)).frames[1:]
+        return Video.from_float(np.asarray(made)).frames[1:].copy()  # A view would keep the first, too
 
 # %% ../../nbs/59_streaming.continuation.ipynb #LtxStream
 class LtxStream:
@@ -105,7 +105,8 @@ class LtxStream:
         if not whole: given['output_type'] = 'latent'
         made = self.further.frames_of(given, wanted, on_step)
         self.laps = self.further.laps
-        return Video.from_float(made[0] if whole else self._decoded(made)).frames[-self.added:]
+        frames = Video.from_float(made[0] if whole else self._decoded(made)).frames
+        return frames[-self.added:].copy()  # A view would keep those before them, too
 
     def _levels(self, settings: Settings) -> dict:
         "The levels of noise, where the scheduler's shift is a number."

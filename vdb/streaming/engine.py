@@ -245,6 +245,7 @@ class Viewer:
         self.fps, self.policy, self.buffer = fps, policy, buffer
         self.on_frame, self.on_state = on_frame, on_state
         self.shown, self.taken, self._recent, self._told = 0, 0, deque(), -1.
+        self.left = math.nan  # When it left, seconds since the stream began
 
     async def watch(
         self,

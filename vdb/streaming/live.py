@@ -10,7 +10,6 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ..core import InputError, Prompt, Settings
@@ -39,6 +38,8 @@ class StreamPlan:
                              seconds=repr(self.seconds))
         check_pace(self.ahead, self.deadline_s)
         self.new_viewer()  # Raises for the others
+        for name in ('seconds', 'fps', 'deadline_s'):  # 30 and 30. are one plan
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     def new_viewer(
         self,
@@ -102,9 +103,9 @@ async def follow(
         task = asyncio.create_task(switching())
         try: await viewer.watch(stream, plan.seconds)
         finally:
-            left = min(stream.now, plan.seconds)
+            viewer.left = left = min(stream.now, plan.seconds)
             task.cancel()
-            with suppress(asyncio.CancelledError): await task
+            await asyncio.gather(task, return_exceptions=True)
     return left
 
 # %% ../../nbs/61_streaming.live.ipynb #warm_up
