@@ -55,6 +55,15 @@ def test_names_of_a_plugin_are_offered_and_those_of_vdb_are_kept(warm, site, tmp
     assert done.status == 0 and int(done.out) > 1 and 'is left out' in done.err, done.err
 
 
+def test_a_controller_of_a_plugin(warm, site):
+    code = """from vdb.core import Settings
+from vdb.streaming.control import AdaptiveQualityController, Level, load_controllers, StreamState
+ladder = tuple(Level(Settings(), 1, 4, .1*n, .1*n) for n in (1, 2, 3))
+print(load_controllers(), AdaptiveQualityController(ladder, 'halfway').choose(StreamState(.1, .2, .3, 0, .1)))"""
+    done = warm.python(with_plugin(site)['setup'] + '\n' + code)
+    assert done.status == 0 and done.out.strip() == "['bola', 'fixed', 'halfway', 'pid', 'rate'] 1", done.err + done.out
+
+
 def test_without_it_nothing_of_it_is_there(warm, tmp_path):
     done = warm('run', 'toy', '--suite', 'two', cwd=tmp_path)
     assert done.status == 2

@@ -141,6 +141,34 @@ def test_ltx_of_either_kind(pipeline, decodes_with_noise):
     assert (made == stream.extend(frames, prompt, 1, settings)).all() and (made != stream.extend(255 - frames, prompt, 1, settings)).any()
 
 
+def test_the_command_with_a_controller(warm, pipeline, tmp_path):
+    "Its levels are measured before, listed in the report, and told in the command that makes it again."
+    out = tmp_path/'run'
+    done = warm('stream', pipeline('ltx'), *two, '--frames', 9, '--height', 64, '--width', 64, '--steps', 4, '--duration', 2, '--controller', 'bola', '--deadline-s', 60, '--metric', 'temporal_flicker', '--out', out, '--json')
+    assert done.status == 0, done.err
+    (stream,) = json.loads(done.out)['streams']
+    page = (out/'report.html').read_text(encoding='utf-8')
+    assert stream['level'] >= 0 and 'A block takes' in page and '--controller bola' in page and '--deadline-s 60' in page
+    assert warm('stream', 'tiny', '--controller', 'nobody', '--out', out).status == 2
+
+
+@pytest.mark.timeout(600)
+def test_when_things_go_wrong(tmp_path):
+    "Other processes burn the cores; the process is stopped for a while; the viewer is slow: it keeps running, goes down and comes back, and says so."
+    done = subprocess.run([sys.executable, here/'nightly_faults.py', '--seconds', '9', '--clips', '2', '--out', tmp_path], capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.glob('*-faults.json')
+    found = json.loads(file.read_text())
+    burn, stop, slow = found['faults']
+    top = len(found['ladder']) - 1
+    for fault in (burn, stop, slow): assert fault['ended'] > 7 and str(top) in fault['levels'], fault
+    assert burn['lowest'] < top and burn['level'][1] < burn['level'][0], burn
+    assert stop['stall_s'] > 1 and '0' in stop['levels'] and stop['levels'].rindex(str(top)) > stop['levels'].index('0'), stop
+    assert slow['told_dropped'] > 10, slow
+    for fault in (burn, stop): assert any('Quality was lowered' in s for s in fault['told']), fault
+    assert any('stood still' in s for s in stop['told']), stop
+
+
 @pytest.mark.timeout(600)
 def test_a_minute_of_soak(tmp_path):
     "Nothing is left running, and memory does not grow."

@@ -277,6 +277,11 @@ def stream_command(
     buffer: Annotated[int, typer.Option(help=t('Frames that lie ready before the viewer begins.'))] = 1,
     ahead: Annotated[Optional[int], typer.Option(help=t('A block is begun when so many frames lie ready; '
                                                         'those of a block when left out.'))] = None,
+    controller: Annotated[Optional[str], typer.Option(help=t('Lowers quality where the machine is busy, on '
+                                                             'levels that are measured before: bola, rate, '
+                                                             'pid or fixed.'))] = None,
+    deadline_s: Annotated[float, typer.Option(help=t('A block that takes longer will not come, '
+                                                     'seconds.'))] = 300.,
     seeds: Seeds = '1',
     out: Out = None,
     steps: Steps = None,
@@ -308,7 +313,8 @@ def stream_command(
     with _live_line(quiet) as tell:
         done = run_streams(model, prompts, duration, fps, _seeds(seeds), settings, out, metric,
                            _values(profile, '--profile'), threads, device, dtype, revision, tell,
-                           retry=retry, viewer=viewer, buffer=buffer, ahead=ahead)
+                           retry=retry, viewer=viewer, buffer=buffer, ahead=ahead, controller=controller,
+                           deadline_s=deadline_s)
     streams = stream_metrics(done)
     told = [' '.join(stream_sentences(m)) for m in streams.values()]
     measures = [dict(seed=seed, **{k: m.value for k, m in s.measures.items()}) for (_, seed), s in

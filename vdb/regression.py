@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from .core import InputError
+from .core import InputError, RunError
 from .files import clear_disk_errors
 from .i18n import format_bytes, format_duration, format_number, t
 from .text import one_line
@@ -76,6 +76,8 @@ def measure(
     with tempfile.TemporaryDirectory() as aside:
         done = run(WORKLOAD['model'], prompts, WORKLOAD['seeds'], dict(steps=WORKLOAD['steps']),
                    out=f'{aside}/run', progress=progress)
+        if not done.counts['ok']:
+            raise RunError('no clip of the workload was made: {why}', why=done.generations['reason'].iloc[0])
         wide, environment = seconds_by_clip(done), done.environments[-1]
         peak = done.samples[done.samples['unit'] == 'bytes']
     warm = wide[~wide['cold']].drop(columns='cold')
@@ -85,7 +87,6 @@ def measure(
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
     return dict(date=now, kind=kind, workload=json.dumps(WORKLOAD, sort_keys=True), figures=figures,
                 environment=environment)
-
 
 # %% ../nbs/64_regression.ipynb #earlier_results
 def earlier_results(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SPELLINGS', 'OURS', 'RATIOS', 'LIBRARIES', 'pick_device', 'pick_dtype', 'declare_missing_torchvision_ops',
            'find_model', 'weights_hash', 'call_arguments', 'extra_arguments', 'check_size', 'noise_seed', 'Step',
-           'step_arguments', 'DiffusersModel', 'generation_error', 'check_clip', 'weights_of', 'load', 'pipeline_hash',
-           'as_model']
+           'step_arguments', 'DiffusersModel', 'generation_error', 'check_clip', 'float_frames', 'weights_of', 'load',
+           'pipeline_hash', 'as_model']
 
 # %% ../../nbs/13_models.pipelines.ipynb #imports
 import hashlib
@@ -464,12 +464,18 @@ def check_clip(
     if video.frames.max(initial=0) < 3: raise GenerationError('every pixel is black', reason='black_clip')
     return video
 
+# %% ../../nbs/13_models.pipelines.ipynb #float_frames
+def float_frames(
+    frames: 'np.ndarray | list[PIL.Image.Image]',  # One clip of a pipeline's output: floats, or pictures
+) -> np.ndarray:  # (T, H, W, 3) float32, 0 to 1
+    "A clip as an array, whatever its pipeline returns."
+    if isinstance(frames, np.ndarray): return np.asarray(frames, np.float32)
+    return np.stack([np.asarray(f, np.float32)/255 for f in frames])
+
 # %% ../../nbs/13_models.pipelines.ipynb #clip
 def _clip(frames, settings: Settings) -> Video:
     "One clip of a pipeline's output as a `Video`."
-    floats = (np.asarray(frames, dtype=np.float32) if isinstance(frames, np.ndarray)
-              else np.stack([np.asarray(f, np.float32)/255 for f in frames]))
-    clip = check_clip(Video.from_float(floats, settings.fps or 16.))
+    clip = check_clip(Video.from_float(float_frames(frames), settings.fps or 16.))
     for name, made in (('frames', len(clip)), ('height', clip.height), ('width', clip.width)):
         asked = getattr(settings, name)
         if asked not in (None, made):

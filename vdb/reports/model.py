@@ -101,6 +101,7 @@ def cost_section(
              t('Share of generation'): percent(r.share), t('Clips'): r.clips}
             for r in cost_table(run).itertuples()]
     if rows: return heading(t('Cost')) + table(rows, tuple(rows[0])[1:]) + paragraph(memory_text(run))
+    if not run.counts['ok']: return heading(t('Cost')) + paragraph(t('No clip was made: it cost nothing.'))
     return heading(t('Cost')) + paragraph(t('These clips were made elsewhere: their cost is not known.'))
 
 # %% ../../nbs/67_reports.model.ipynb #clip_figure

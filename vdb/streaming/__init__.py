@@ -1,7 +1,8 @@
 "Streams: what a viewer gets from a model that generates live."
 from importlib import import_module
 
-_public = {'StreamingBuffer': 'buffer', 'StreamingMetrics': 'measures', 'benchmark_live_streaming': 'live'}
+_public = {'AdaptiveQualityController': 'control', 'StreamingBuffer': 'buffer',
+           'StreamingMetrics': 'measures', 'benchmark_live_streaming': 'live'}
 
 __all__ = [*_public]
 

@@ -10,13 +10,19 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
+from ..bench import read_settings
 from ..core import InputError, Prompt, Settings
+from ..i18n import t
 from ..models.pipelines import load
+from ..stats.intervals import check_choice
+from .calibration import calibrate
 from .continuation import StreamingModel, as_streaming
+from .control import AdaptiveQualityController, Level, load_controllers
 from .engine import Frame, LiveState, Stream, Viewer, check_pace
 from .measures import StreamingMetrics
+from ..text import nearest
 
 # %% ../../nbs/61_streaming.live.ipynb #StreamPlan
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class StreamPlan:
     buffer: int = 1  # Frames that lie ready before it begins to play
     ahead: int | None = None  # A block is begun when so many frames lie ready; those of a block when None
     deadline_s: float = 300.  # A block that takes longer will not come
+    controller: str | None = None  # Of `load_controllers()`, chooses a level for each block; none when None
 
     def __post_init__(self) -> None:
         if not self.prompts: raise InputError('there are no prompts: a stream needs at least one')
@@ -37,6 +44,7 @@ class StreamPlan:
             raise InputError('the stream lasts {seconds} s: expected a number above 0',
                              seconds=repr(self.seconds))
         check_pace(self.ahead, self.deadline_s)
+        if self.controller is not None: check_choice(t('controller'), self.controller, *load_controllers())
         self.new_viewer()  # Raises for the others
         for name in ('seconds', 'fps', 'deadline_s'):  # 30 and 30. are one plan
             object.__setattr__(self, name, float(getattr(self, name)))
@@ -54,27 +62,31 @@ class StreamPlan:
         model: StreamingModel,
         seed: int,
         settings: Settings,
+        ladder: Sequence[Level] = (),  # For its controller, if it has one
         keep: bool = True,  # Whether frames stay in memory
     ) -> Stream:
         "Who will make it."
-        stream = Stream(model, self.prompts[0], seed, replace(settings, fps=self.fps), self.ahead,
-                        self.deadline_s, keep)
-        stream.least = self.buffer
-        return stream
+        control = AdaptiveQualityController(tuple(ladder), self.controller) if self.controller else None
+        return Stream(model, self.prompts[0], seed, replace(settings, fps=self.fps), self.ahead,
+                      self.deadline_s, keep, control)
 
 # %% ../../nbs/61_streaming.live.ipynb #stream_plan
 def stream_plan(
-    model: StreamingModel,
     prompts: Sequence[str | Prompt],
     seconds: float,
-    fps: float | None = None,  # The model's own when None
+    fps: float,
     **more: object,  # Other fields of `StreamPlan`
 ) -> StreamPlan:
-    "A plan for this model."
+    "A plan. `InputError` for what is none."
     if isinstance(prompts, (str, Prompt)) or not isinstance(prompts, Sequence):
         raise InputError('the prompts are {got}: expected a list of texts', got=repr(prompts))
+    known = [f.name for f in fields(StreamPlan)]
+    for name in more:
+        if name not in known:
+            raise InputError('there is no option {name} of a stream. Did you mean {near}?', name=name,
+                             near=', '.join(nearest(name, known) or known))
     asked = tuple(p if isinstance(p, Prompt) else Prompt(p) for p in prompts)
-    return StreamPlan(asked, seconds, (model.defaults.fps or 16.) if fps is None else fps, **more)
+    return StreamPlan(asked, seconds, fps, **more)
 
 # %% ../../nbs/61_streaming.live.ipynb #stream_settings
 STEPS = 4
@@ -84,9 +96,10 @@ def stream_settings(
     settings: Settings | dict | None = None,  # What differs
 ) -> Settings:
     "The settings of a stream: the model's own, but for at most four steps."
-    asked = settings if isinstance(settings, Settings) else Settings(**settings or {})
+    asked = read_settings(settings)
     few = min(STEPS, model.defaults.steps or STEPS)
-    return replace(asked, steps=asked.steps or few).filled(model.defaults)
+    found = replace(asked, steps=asked.steps or few).filled(model.defaults)
+    return replace(found, fps=found.fps or 16.)
 
 # %% ../../nbs/61_streaming.live.ipynb #follow
 async def follow(
@@ -115,7 +128,7 @@ async def warm_up(
     settings: Settings,
 ) -> float:  # Seconds to its first frame: cold, if the model has made nothing before
     "Two blocks that nobody keeps, about a prompt that is not in the plan."
-    unseen = replace(plan, prompts=(replace(plan.prompts[0], text='warm-up', id='warm-up'),))
+    unseen = replace(plan, prompts=(replace(plan.prompts[0], text='warm-up'),), controller=None)
     stream, viewer = unseen.new_stream(model, 0, settings, keep=False), Viewer(1000., 'waits')
     viewer.on_frame = lambda frame: stream.cancel() if frame.block else None
     async with stream: await viewer.watch(stream)
@@ -126,21 +139,26 @@ async def benchmark_live_streaming(
     model_name: 'str | StreamingModel | Model | DiffusionPipeline',  # For `vdb.load`, or what was loaded
     prompts: Sequence[str | Prompt],  # At least one; one after the other, for equal times
     duration_seconds: float = 30.,
-    fps: float | None = None,  # Of the viewer; the model's own when None
+    fps: float | None = None,  # Of the viewer; that of the settings when None
     settings: Settings | dict | None = None,  # What differs from the model's; 4 steps when it says none
     seed: int = 0,
     on_frame: Callable[[Frame], object] | None = None,  # Told of each frame that is shown
     on_state: Callable[[LiveState], object] | None = None,  # Told four times a second how things are
     keep: bool = True,  # Whether frames stay in memory: without them nothing is said of the picture
-    **how: object,  # Other fields of `StreamPlan`: viewer, buffer, ahead, deadline_s
+    ladder: Sequence[Level] | None = None,  # For a controller; measured before the stream when None
+    **how: object,  # Other fields of `StreamPlan`: viewer, buffer, ahead, deadline_s, controller
 ) -> StreamingMetrics:
     "Watch a model's stream in real time, after two blocks to warm it up."
-    with ThreadPoolExecutor(1) as aside:  # Loading would hold up whatever else runs in the loop
-        model = await asyncio.get_running_loop().run_in_executor(aside, _loaded, model_name)
-    plan = stream_plan(model, prompts, duration_seconds, fps, **how)
-    settings = stream_settings(model, settings)
-    first_s = await warm_up(model, plan, settings)
-    stream = plan.new_stream(model, seed, settings, keep)
+    with ThreadPoolExecutor(1) as aside:  # What takes long would hold up whatever else runs in the loop
+        async def apart(work, *given):
+            return await asyncio.get_running_loop().run_in_executor(aside, work, *given)
+        model = await apart(_loaded, model_name)
+        settings = stream_settings(model, settings)
+        plan = stream_plan(prompts, duration_seconds, settings.fps if fps is None else fps, **how)
+        first_s = await warm_up(model, plan, settings)
+        if plan.controller and ladder is None:
+            ladder = (await apart(calibrate, model, plan.prompts, settings)).ladder
+    stream = plan.new_stream(model, seed, settings, ladder or (), keep)
     left = await follow(stream, plan, plan.new_viewer(on_frame, on_state))
     cold = first_s if isinstance(model_name, str) else math.nan
     trace = stream.trace(plan.fps, viewer=plan.viewer, buffer=plan.buffer, until=left, cold_first_s=cold)

@@ -1,0 +1,68 @@
+"""The ladder of the embedded model on this machine, and a recorded load: blocks back to back while other processes come and go. As a dated JSON file. `python tests/nightly_control.py --out papers/results`"""
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+burner = 'while True: sum(range(10**6))'
+
+
+def recorded(model, level, prompt, seconds: float, seed: int) -> dict:
+    "Seconds of each block at one level, with no, one or two other processes for 4 to 12 s each."
+    from vdb.streaming.engine import BlockMaker
+    rng, others, plan, blocks = np.random.default_rng(seed), [], [], []
+    maker = BlockMaker(model, 0, level.settings)
+    maker.make(prompt)
+    start = change = time.perf_counter()
+    try:
+        while (now := time.perf_counter() - start) < seconds:
+            if start + now >= change:
+                wanted = 0 if now < 10 else int(rng.choice([0, 1, 2], p=[.4, .3, .3]))  # Alone at first: what is normal
+                while len(others) > wanted: others.pop().kill()
+                while len(others) < wanted: others.append(subprocess.Popen([sys.executable, '-c', burner]))
+                plan.append((round(now, 3), wanted))
+                change = start + now + (10 if now < 10 else rng.uniform(4, 12))
+            maker.make(prompt, level)
+            blocks.append((now, time.perf_counter() - start - now))
+    finally:
+        for other in others: other.kill()
+    return dict(others=plan, at=[round(a, 4) for a, _ in blocks], block_s=[round(s, 5) for _, s in blocks])
+
+
+def main() -> int:
+    from vdb.cells import use_threads
+    from vdb.models.pipelines import load
+    from vdb.prompts.suites import load_suite
+    from vdb.streaming.calibration import calibrate
+    from vdb.streaming.continuation import as_streaming
+    from vdb.streaming.live import stream_settings
+    from vdb.timing import environment
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument('--out', default='papers/results', help='folder of the JSON file')
+    ask.add_argument('--clips', type=int, default=24)
+    ask.add_argument('--seconds', type=float, default=240)
+    ask = ask.parse_args()
+    threads = use_threads(os.cpu_count())
+    model, prompts = as_streaming(load('tiny')), list(load_suite('tiny').prompts)
+    found = calibrate(model, prompts, stream_settings(model), clips=ask.clips)
+    ladder = [dict(steps=l.settings.steps, guidance=l.settings.guidance, height=l.settings.height, width=l.settings.width, window=l.window, frames=l.frames,
+                   block_s=round(l.block_s, 5), quality=round(l.quality, 4)) for l in found.ladder]
+    tried = json.loads(found.rows.round(4).to_json(orient='records'))
+    load_ = recorded(model, found.ladder[-1], prompts[0], ask.seconds, 0)
+    now = environment('cpu', threads)
+    report = dict(date=datetime.date.today().isoformat(), prompts=len(prompts), clips=int(found.quality.shape[1]), measure=found.measure, ladder=ladder, candidates=tried, recorded=load_,
+                  **{k: now[k] for k in ('python', 'processor', 'cores', 'threads', 'versions')})
+    path = Path(ask.out)/f'{report["date"]}-control.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + '\n')
+    print(path)
+    return 0
+
+
+if __name__ == '__main__': sys.exit(main())
