@@ -13,20 +13,22 @@ import numpy as np
 burner = 'while True: sum(range(10**6))'
 
 
-def recorded(model, level, prompt, seconds: float, seed: int) -> dict:
-    "Seconds of each block at one level, with no, one or two other processes for 4 to 12 s each."
+def recorded(model, settings, level, prompt, seconds: float, seed: int) -> dict:
+    "Seconds of each block at one level, with no other process, a background one or one like itself, for 4 to 12 s each."
     from vdb.streaming.engine import BlockMaker
     rng, others, plan, blocks = np.random.default_rng(seed), [], [], []
-    maker = BlockMaker(model, 0, level.settings)
+    maker = BlockMaker(model, 0, settings)
     maker.make(prompt)
     start = change = time.perf_counter()
     try:
         while (now := time.perf_counter() - start) < seconds:
             if start + now >= change:
-                wanted = 0 if now < 10 else int(rng.choice([0, 1, 2], p=[.4, .3, .3]))  # Alone at first: what is normal
-                while len(others) > wanted: others.pop().kill()
-                while len(others) < wanted: others.append(subprocess.Popen([sys.executable, '-c', burner]))
-                plan.append((round(now, 3), wanted))
+                kind = 'none' if now < 10 else str(rng.choice(['none', 'background', 'equal'], p=[.45, .4, .15]))  # Alone at first
+                while others:
+                    others[-1].kill()
+                    others.pop().wait()
+                if kind != 'none': others.append(subprocess.Popen(['nice', '-n', '5' if kind == 'background' else '0', sys.executable, '-c', burner]))
+                plan.append((round(now, 3), kind))
                 change = start + now + (10 if now < 10 else rng.uniform(4, 12))
             maker.make(prompt, level)
             blocks.append((now, time.perf_counter() - start - now))
@@ -54,9 +56,9 @@ def main() -> int:
     ladder = [dict(steps=l.settings.steps, guidance=l.settings.guidance, height=l.settings.height, width=l.settings.width, window=l.window, frames=l.frames,
                    block_s=round(l.block_s, 5), quality=round(l.quality, 4)) for l in found.ladder]
     tried = json.loads(found.rows.round(4).to_json(orient='records'))
-    load_ = recorded(model, found.ladder[-1], prompts[0], ask.seconds, 0)
+    load_ = recorded(model, stream_settings(model), found.ladder[-1], prompts[0], ask.seconds, 0)
     now = environment('cpu', threads)
-    report = dict(date=datetime.date.today().isoformat(), prompts=len(prompts), clips=int(found.quality.shape[1]), measure=found.measure, ladder=ladder, candidates=tried, recorded=load_,
+    report = dict(date=datetime.date.today().isoformat(), prompts=len(prompts), clips=int(found.quality.shape[1]), ladder=ladder, candidates=tried, recorded=load_,
                   **{k: now[k] for k in ('python', 'processor', 'cores', 'threads', 'versions')})
     path = Path(ask.out)/f'{report["date"]}-control.json'
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,9 +4,11 @@ import asyncio
 import datetime
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +20,11 @@ burner = 'while True: sum(range(10**6))'
 def trouble(kind: str, seconds: float) -> tuple[list[subprocess.Popen], object]:
     "What goes wrong in the middle third of a stream: other processes, and what the viewer does with a frame."
     begin, long = seconds/3, seconds/3
-    slow = lambda frame: time.sleep(.25) if begin < time.perf_counter() - trouble.since < begin + long else None
+    slow = lambda frame: time.sleep(.4) if begin < time.perf_counter() - trouble.since < begin + long else None
     if kind == 'slow viewer': return [], slow
     script = dict(burn=f'for i in 1 2 3; do timeout {long} {sys.executable} -c "{burner}" & done; wait',
                   stop=f'kill -STOP {os.getpid()}; sleep {min(2., long)}; kill -CONT {os.getpid()}')[kind]
-    return [subprocess.Popen(['sh', '-c', f'sleep {begin}; {script}'])], None
+    return [subprocess.Popen(['sh', '-c', f'sleep {begin}; {script}'], start_new_session=True)], None
 
 
 async def watched(model, ladder, kind: str, seconds: float, fps: float, controller: str) -> dict:
@@ -37,8 +39,11 @@ async def watched(model, ladder, kind: str, seconds: float, fps: float, controll
             acts.append(act)
         states.append(state)
     acts = []
-    metrics = await benchmark_live_streaming(model, prompts, seconds, fps, on_state=tell, on_frame=lambda frame: acts and acts[0] and acts[0](frame), keep=False, controller=controller, ladder=ladder)
-    for other in others: other.wait()
+    try: metrics = await benchmark_live_streaming(model, prompts, seconds, fps, on_state=tell, on_frame=lambda frame: acts and acts[0] and acts[0](frame), keep=False, controller=controller, ladder=ladder)
+    finally:
+        for other in others:
+            with suppress(ProcessLookupError): os.killpg(other.pid, signal.SIGKILL)
+            other.wait()
     blocks, third = metrics.trace.blocks, seconds/3
     levels = lambda begin, end: [b.level for b in blocks if begin <= b.begun < end]
     mean = lambda x: round(float(np.mean(x)), 3) if len(x) else None

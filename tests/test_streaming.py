@@ -148,8 +148,10 @@ def test_the_command_with_a_controller(warm, pipeline, tmp_path):
     assert done.status == 0, done.err
     (stream,) = json.loads(done.out)['streams']
     page = (out/'report.html').read_text(encoding='utf-8')
-    assert stream['level'] >= 0 and 'A block takes' in page and '--controller bola' in page and '--deadline-s 60' in page
-    assert warm('stream', 'tiny', '--controller', 'nobody', '--out', out).status == 2
+    assert stream['frame_rate'] > 0 and 'A block takes' in page and '--controller bola' in page and '--deadline-s 60' in page
+    assert 'measuring the levels of the model' in done.err
+    told = warm('stream', 'tiny', '--controller', 'nobody', '--out', tmp_path/'no')
+    assert told.status == 2 and 'bola, fixed, pid, rate' in told.err.replace("'", ''), told.err
 
 
 @pytest.mark.timeout(600)
@@ -161,10 +163,11 @@ def test_when_things_go_wrong(tmp_path):
     found = json.loads(file.read_text())
     burn, stop, slow = found['faults']
     top = len(found['ladder']) - 1
-    for fault in (burn, stop, slow): assert fault['ended'] > 7 and str(top) in fault['levels'], fault
-    assert burn['lowest'] < top and burn['level'][1] < burn['level'][0], burn
-    assert stop['stall_s'] > 1 and '0' in stop['levels'] and stop['levels'].rindex(str(top)) > stop['levels'].index('0'), stop
-    assert slow['told_dropped'] > 10, slow
+    later = lambda fault: [int(level) for level in fault['levels']][2:]  # The first block is made as asked
+    for fault in (burn, stop, slow): assert fault['ended'] > 7, fault
+    assert min(later(burn)) < top and min(later(stop)) == 0, (burn, stop)
+    assert stop['stall_s'] > 1 and max(later(stop)[later(stop).index(0):]) > 0, stop  # It goes up again
+    assert slow['told_dropped'] > 3, slow
     for fault in (burn, stop): assert any('Quality was lowered' in s for s in fault['told']), fault
     assert any('stood still' in s for s in stop['told']), stop
 

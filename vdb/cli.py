@@ -15,6 +15,7 @@ import json
 import math
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -310,11 +311,11 @@ def stream_command(
     prompts = prompt or [p.text for p in load_suite('tiny').prompts[:2]]
     settings = dict(frames=frames, height=height, width=width, steps=steps, guidance=guidance,
                     negative_prompt=negative_prompt, scheduler=scheduler, extra=_values(given, '--set'))
-    with _live_line(quiet) as tell:
+    with _live_line(quiet) as (tell, tell_share):
         done = run_streams(model, prompts, duration, fps, _seeds(seeds), settings, out, metric,
                            _values(profile, '--profile'), threads, device, dtype, revision, tell,
-                           retry=retry, viewer=viewer, buffer=buffer, ahead=ahead, controller=controller,
-                           deadline_s=deadline_s)
+                           tell_share, retry=retry, viewer=viewer, buffer=buffer, ahead=ahead,
+                           controller=controller, deadline_s=deadline_s)
     streams = stream_metrics(done)
     told = [' '.join(stream_sentences(m)) for m in streams.values()]
     measures = [dict(seed=seed, **{k: m.value for k, m in s.measures.items()}) for (_, seed), s in
@@ -323,10 +324,9 @@ def stream_command(
 
 # %% ../nbs/95_cli.ipynb #live_line
 @contextmanager
-def _live_line(quiet: bool) -> Iterator[Callable[['LiveState'], None]]:
-    "What shows how a stream is, in one line that is written over, or in one every five seconds."
-    from vdb.i18n import format_number
-    terminal, last = sys.stderr.isatty(), [-5.]
+def _live_line(quiet: bool) -> Iterator[tuple[Callable[['LiveState'], None], Callable[[float], None]]]:
+    "What shows how a stream is, and how its calibration is, in one line, written over or every five seconds."
+    terminal, last, measured = sys.stderr.isatty(), [-5.], [-5.]
     def tell(s):
         if quiet or not terminal and 0 <= s.seconds - last[0] < 5: return
         last[0] = s.seconds
@@ -334,9 +334,15 @@ def _live_line(quiet: bool) -> Iterator[Callable[['LiveState'], None]]:
                  '{dropped} dropped: {prompt}', seconds=s.seconds, rate=s.rate, ready=s.buffered,
                  level=s.level, dropped=s.dropped, prompt=one_line(s.prompt, 40),
                  latency='–' if math.isnan(s.latency_ms) else format_number(s.latency_ms, 2))
+        show(line)
+    def show(line):
         print('\r\x1b[2K' + line if terminal else line, end='' if terminal else '\n', file=sys.stderr,
               flush=True)
-    try: yield tell
+    def tell_share(share):
+        if quiet or not terminal and time.monotonic() - measured[0] < 5: return
+        measured[0] = time.monotonic()
+        show(t('measuring the levels of the model: {percent} %', percent=format_number(int(100*share))))
+    try: yield tell, tell_share
     finally:
         if terminal and not quiet: print('\r\x1b[2K', end='', file=sys.stderr, flush=True)
 

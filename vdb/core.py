@@ -62,7 +62,7 @@ class DiskError(VdbError):
 # %% ../nbs/00_core.ipynb #GenerationError
 class GenerationError(VdbError):
     """One generation failed. `reason` is a word for the table: `out_of_memory`, `nan_frames`, `black_clip`,
-    `not_stored`, `no_block` or `exception`."""
+    `not_stored`, `no_block`, `no_levels` or `exception`."""
     def __init__(self, template: str, reason: str = 'exception', **fields: object) -> None:
         super().__init__(template, reason=reason, **fields)
         self.reason = reason

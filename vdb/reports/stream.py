@@ -141,18 +141,26 @@ def ladder_section(
     run: Run,
 ) -> Html:
     "The levels that a controller chose from, as they were measured; empty without one."
-    made = run.samples[run.samples['stage'] == 'level_quality']
-    if not len(made): return Html('')
-    ladder = stored_ladder(run, made['prompt'].iloc[0], int(made['seed'].iloc[0]))
-    rows = [{t('Level'): _number(n), t('Steps'): _told(level, 'steps'),
-             t('Guidance'): _told(level, 'guidance'),
-             t('Goes on from'): tn('{n} frame', '{n} frames', int(level['window'])),
-             t('Picture'): f'{_told(level, "width")}x{_told(level, "height")}',
-             t('A block takes'): format_duration(level['block_s']),
-             t('Quality'): format_number(level['quality'])} for n, level in enumerate(ladder)]
+    made = run.samples[run.samples['stage'] == 'level_quality'].drop_duplicates(['prompt', 'seed'])
+    ladders = [(stored_ladder(run, r.prompt, r.seed), r.seed) for r in made.itertuples()]
+    if not ladders: return Html('')
+    parts, shown = [heading(t('Levels'))], []
+    for ladder, seed in ladders:
+        if ladder in shown: continue  # One process measures once
+        shown.append(ladder)
+        if len(shown) > 1: parts.append(heading(t('From seed {seed} on', seed=seed), 3))
+        rows = [_level_row(n, level) for n, level in enumerate(ladder)]
+        parts.append(table(rows, tuple(rows[0])))
     note = t('Each was measured before the first stream, on this machine, with the prompts of the stream. '
              'Quality is the share of the prompt that a checker finds where it knows the words, and else the '
-             'similarity with the highest level.')
-    return heading(t('Levels')) + table(rows, tuple(rows[0])) + paragraph(note, 'note')
+             'similarity with what the settings that were asked for would have shown.')
+    return sum(parts[1:], parts[0]) + paragraph(note, 'note')
 
-def _told(level: dict[str, float], name: str) -> str: return _number(level[name]) if name in level else '–'
+# %% ../../nbs/69_reports.stream.ipynb #level_row
+def _level_row(n: int, level: dict[str, float]) -> dict[str, str]:
+    def told(name): return _number(level[name]) if name in level else '–'
+    return {t('Level'): _number(n), t('Steps'): told('steps'), t('Guidance'): told('guidance'),
+            t('Goes on from'): tn('{n} frame', '{n} frames', int(level['window'])),
+            t('Picture'): f'{told("width")}x{told("height")}',
+            t('A block takes'): format_duration(level['block_s']),
+            t('Quality'): format_number(level['quality'])}

@@ -9,7 +9,7 @@ __all__ = ['OVERFLOW', 'ClosedError', 'EndOfStream', 'StreamError', 'StreamingBu
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 
 from ..core import InputError, VdbError
@@ -72,10 +72,10 @@ class StreamingBuffer:
             if not self._changed.wait_for(self._has_news, timeout): raise TimeoutError(_late(timeout))
             return self._removed()
 
-    def wait_for_room(self, frames: int) -> bool:  # Whether it is still open
+    def wait_for_room(self, frames: Callable[[], int]) -> bool:  # Whether it is still open
         "Wait in a thread until at most so many frames lie there, for who makes many at once."
         with self._changed:
-            self._changed.wait_for(lambda: self.closed or len(self) <= frames)
+            self._changed.wait_for(lambda: self.closed or len(self) <= frames())
             return not self.closed
 
     async def aput(self, frame: object) -> object:  # The frame that had to give way, or None

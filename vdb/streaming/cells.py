@@ -33,7 +33,7 @@ from ..runs import Run, open_run
 from .buffer import StreamError
 from .calibration import calibrate
 from .continuation import StreamingModel, as_streaming
-from .control import Level
+from .control import AdaptiveQualityController, Level
 from .engine import LiveState, Stream
 from .live import StreamPlan, follow, stream_plan, stream_settings, warm_up
 from .measures import Block, StreamingMetrics, StreamTrace
@@ -172,13 +172,15 @@ class StreamCells(ModelCells):
         plan: StreamPlan,
         cold_first_s: float,  # When the first frame of this process's first stream came; NaN: not measured
         on_state: Callable[[LiveState], object] | None = None,
-        ladder: tuple[Level, ...] = (),  # Where the plan names a controller
+        on_share: Callable[[float], object] | None = None,  # Told how much of the ladder is measured, 0 to 1
     ) -> None:
         super().__init__(model, protocol, folder, cold=False)
-        self.plan, self.cold_first_s, self.on_state, self.ladder = plan, cold_first_s, on_state, ladder
+        self.plan, self.cold_first_s, self.on_state, self.on_share = plan, cold_first_s, on_state, on_share
+        self.ladder = ()
 
     def _generated(self, cell: Generation, samples: CellSamples) -> Video:
         "All frames of one stream. One that breaks off leaves its samples."
+        if self.plan.controller and not self.ladder: self.ladder = self._measured()
         stream = self.plan.new_stream(self.model, cell.seed, self.protocol.settings, self.ladder)
         viewer = self.plan.new_viewer(on_state=self.on_state)
         try: completed(lambda: follow(stream, self.plan, viewer))
@@ -194,6 +196,15 @@ class StreamCells(ModelCells):
             return check_clip(stream.video(self.plan.fps))
         raise GenerationError('no block came in the {seconds:.3g} s that the viewer stayed: give it more',
                               reason='no_block', seconds=self.plan.seconds)
+
+    def _measured(self) -> tuple[Level, ...]:
+        "The ladder: of the first stream, and of all after it."
+        settings = self.protocol.settings
+        found = calibrate(self.model, self.plan.prompts, settings, on_share=self.on_share).ladder
+        try: AdaptiveQualityController(found, self.plan.controller)
+        except InputError as error:  # Another time it may be measured otherwise
+            raise GenerationError('{why}', reason='no_levels', why=str(error)) from error
+        return found
 
 # %% ../../nbs/62_streaming.cells.ipynb #stream_protocol
 def stream_protocol(
@@ -231,6 +242,7 @@ def run_streams(
     dtype: str | None = None,
     revision: str | None = None,
     on_state: Callable[[LiveState], object] | None = None,  # Told four times a second how things are
+    on_share: Callable[[float], object] | None = None,  # Told how much of a ladder is measured, 0 to 1
     progress: bool = False,  # A bar of the streams, on standard error
     retry: str | None = None,  # What to make again: 'failed' streams, or 'damaged' files
     **how: object,  # Other fields of `StreamPlan`: viewer, buffer, ahead, deadline_s, controller
@@ -261,9 +273,8 @@ def run_streams(
         here = record_environment(folder, threads, getattr(streaming, 'device', 'cpu'),
                                   getattr(streaming, 'reasons', {}))
         first_s = _first_of_all(streaming, plan, settings)
-        ladder = calibrate(streaming, plan.prompts, settings).ladder if plan.controller else ()
         produce = StreamCells(streaming, protocol, folder, plan, first_s if named else math.nan, on_state,
-                              ladder)
+                              on_share)
         execute(protocol, [replace(c, environment=here) for c in todo], produce, measured, folder, progress)
     score_stored(folder, measured, progress)
     return open_run(folder.path)

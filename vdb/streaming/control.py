@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['controllers', 'Candidate', 'Level', 'check_ladder', 'StreamState', 'Controller', 'controller', 'load_controllers',
-           'Slowdown', 'Fixed', 'RateRule', 'highest', 'Bola', 'upper_hull', 'Pid', 'AdaptiveQualityController']
+           'slowdown', 'Fixed', 'RateRule', 'highest', 'Bola', 'upper_hull', 'Pid', 'AdaptiveQualityController']
 
 # %% ../../nbs/58a_streaming.control.ipynb #imports
 import math
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from itertools import pairwise
+from operator import index
 from typing import Protocol as Interface
 import warnings
 
@@ -88,32 +91,27 @@ def controller(
     return register
 
 # %% ../../nbs/58a_streaming.control.ipynb #load_controllers
-@cache
 def load_controllers() -> list[str]:  # The names of all
-    "Import the controllers of other packages. What cannot be imported costs a warning."
+    "Import the controllers of other packages, once. What cannot be imported costs a warning."
+    _import_others()
+    return sorted(controllers)
+
+# %% ../../nbs/58a_streaming.control.ipynb #import_others
+@cache
+def _import_others() -> None:
     for entry in sorted(entry_points(group='vdb.controllers'), key=lambda e: e.value):
         try: entry.load()
         except Exception as error:  # The package's own, as it was imported
             warnings.warn(t('the controllers of {source} are not available: {why}', source=entry.value,
-                            why=f'{type(error).__name__}: {error}'), stacklevel=2)
-    return sorted(controllers)
+                            why=f'{type(error).__name__}: {error}'), stacklevel=3)
 
 # %% ../../nbs/58a_streaming.control.ipynb #slowdown
-class Slowdown:
-    "How many times longer blocks take than they did at calibration."
-    def __init__(
-        self,
-        ladder: tuple[Level, ...],
-        keep: float = .5,  # Of what was known before, at each block
-    ) -> None:
-        self.ladder, self.keep, self.value = ladder, keep, 1.
-
-    def after(self, state: StreamState) -> float:
-        "With what the last block took."
-        if not math.isnan(state.took_s):
-            seen = state.took_s/self.ladder[state.level].block_s
-            self.value = self.keep*self.value + (1 - self.keep)*seen
-        return self.value
+def slowdown(
+    ladder: tuple[Level, ...],
+    state: StreamState,
+) -> float | None:  # None before there was a block to tell
+    "How many times longer the last block took than its level did at calibration."
+    return None if math.isnan(state.took_s) else state.took_s/ladder[state.level].block_s
 
 # %% ../../nbs/58a_streaming.control.ipynb #Fixed
 @controller('fixed')
@@ -132,14 +130,16 @@ class Fixed:
 @controller('rate')
 class RateRule:
     "The highest level whose blocks take at most 0.9 of the time for which they are watched."
-    share = .9
+    share, keep = .9, .5  # Of what was known of the slowdown, half is kept at each block
 
     def __init__(self, ladder: tuple[Level, ...]) -> None:
-        self.ladder, self.slowdown = ladder, Slowdown(ladder)
+        self.ladder, self.slow = ladder, 1.
 
     def choose(self, state: StreamState) -> int:
-        slow, most = self.slowdown.after(state), self.share*state.play_s
-        return highest(self.ladder, lambda level: slow*level.block_s <= most)
+        seen = slowdown(self.ladder, state)
+        if seen is not None: self.slow = self.keep*self.slow + (1 - self.keep)*seen
+        most = self.share*state.play_s
+        return highest(self.ladder, lambda level: self.slow*level.block_s <= most)
 
 # %% ../../nbs/58a_streaming.control.ipynb #highest
 def highest(
@@ -154,21 +154,23 @@ def highest(
 class Bola:
     "BOLA-BASIC on seconds of lead, and never a block that is foreseen to come too late if another is not."
     turns = .2, .8  # From and to the lowest and the highest level, of the largest lead
-    share = .9  # Of the lead: what a block may take
+    reach = 2.  # Blocks: a lead is as good as one of so many
+    share, unknown = .9, 2.  # Of the lead: what a block may take. The slowdown before anything is known of it
 
     def __init__(self, ladder: tuple[Level, ...]) -> None:
-        self.ladder, self.slowdown = ladder, Slowdown(ladder, keep=0)
-        self.hull = upper_hull(ladder)
+        self.ladder, self.hull, self.recent = ladder, upper_hull(ladder), deque(maxlen=2)
 
     def choose(self, state: StreamState) -> int:
-        slow = self.slowdown.after(state)
+        seen = slowdown(self.ladder, state)
+        if seen is not None: self.recent.append(seen)
+        slow = max(self.recent, default=self.unknown)
         in_time = highest(self.ladder, lambda level: slow*level.block_s <= self.share*state.lead_s)
         return min(self.by_buffer(state), in_time)
 
     def by_buffer(self, state: StreamState) -> int:
         "BOLA-BASIC alone."
         if len(self.hull) == 1: return self.hull[0]
-        v, gamma = self.parameters(state.most_s)
+        v, gamma = self.parameters(min(state.most_s, self.reach*state.play_s))
         def score(n): return (v*(self.ladder[n].quality + gamma) - state.lead_s)/self.ladder[n].block_s
         return max(self.hull, key=lambda n: (score(n), n))
 
@@ -242,6 +244,7 @@ class AdaptiveQualityController:
     def choose(self, state: StreamState) -> int:
         "The level of the next block, from 0, the lowest."
         level = self.rule.choose(state)
-        if isinstance(level, int) and 0 <= level < len(self.ladder): return level
+        with suppress(TypeError):  # It is no number
+            if level is not True and 0 <= index(level) < len(self.ladder): return index(level)
         raise InputError('the controller {name} chose level {level}: expected a whole number from 0 to '
                          '{most}', name=self.name, level=repr(level), most=len(self.ladder) - 1)

@@ -8,9 +8,11 @@ __all__ = ['STEPS', 'StreamPlan', 'stream_plan', 'stream_settings', 'follow', 'w
 # %% ../../nbs/61_streaming.live.ipynb #imports
 import asyncio
 import math
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 from ..bench import read_settings
 from ..core import InputError, Prompt, Settings
@@ -144,25 +146,33 @@ async def benchmark_live_streaming(
     seed: int = 0,
     on_frame: Callable[[Frame], object] | None = None,  # Told of each frame that is shown
     on_state: Callable[[LiveState], object] | None = None,  # Told four times a second how things are
+    on_share: Callable[[float], object] | None = None,  # Told how much of a ladder is measured, 0 to 1
     keep: bool = True,  # Whether frames stay in memory: without them nothing is said of the picture
     ladder: Sequence[Level] | None = None,  # For a controller; measured before the stream when None
     **how: object,  # Other fields of `StreamPlan`: viewer, buffer, ahead, deadline_s, controller
 ) -> StreamingMetrics:
-    "Watch a model's stream in real time, after two blocks to warm it up."
+    "Watch a model's stream in real time, after two blocks to warm it up and, for a controller, calibration."
     with ThreadPoolExecutor(1) as aside:  # What takes long would hold up whatever else runs in the loop
+        gone = threading.Event()
         async def apart(work, *given):
-            return await asyncio.get_running_loop().run_in_executor(aside, work, *given)
+            try: return await asyncio.get_running_loop().run_in_executor(aside, work, *given)
+            except asyncio.CancelledError:
+                gone.set()
+                raise
         model = await apart(_loaded, model_name)
         settings = stream_settings(model, settings)
         plan = stream_plan(prompts, duration_seconds, settings.fps if fps is None else fps, **how)
+        settings = replace(settings, fps=plan.fps)
         first_s = await warm_up(model, plan, settings)
         if plan.controller and ladder is None:
-            ladder = (await apart(calibrate, model, plan.prompts, settings)).ladder
+            measured = partial(calibrate, on_share=on_share, stopping=gone)
+            ladder = (await apart(measured, model, plan.prompts, settings)).ladder
     stream = plan.new_stream(model, seed, settings, ladder or (), keep)
     left = await follow(stream, plan, plan.new_viewer(on_frame, on_state))
     cold = first_s if isinstance(model_name, str) else math.nan
     trace = stream.trace(plan.fps, viewer=plan.viewer, buffer=plan.buffer, until=left, cold_first_s=cold)
     return StreamingMetrics(trace, stream.video(plan.fps) if keep else None)
 
+# %% ../../nbs/61_streaming.live.ipynb #loaded
 def _loaded(model: object) -> StreamingModel:
     return as_streaming(load(model) if isinstance(model, str) else model)
