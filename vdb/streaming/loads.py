@@ -182,7 +182,7 @@ def _worth(finished: np.ndarray, due: np.ndarray, start: float, quality: np.ndar
 MOST_WAYS = 400  # Of each level, at each block
 
 def _not_worse(ends: np.ndarray, worth: np.ndarray, risk: np.ndarray) -> np.ndarray:
-    "Which of them have no other that is as early and surely worth as much; of too many the best at each time."
+    "Which of them have no other that is as early and surely worth as much; of many the best at a time."
     order = np.lexsort((-worth, ends))
     best = np.maximum.accumulate(np.r_[-math.inf, (worth - risk)[order]])[:-1]
     kept = order[worth[order] > best]
