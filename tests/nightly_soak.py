@@ -30,8 +30,8 @@ async def soak(seconds: float, fps: float) -> dict:
     blocks_s = len(metrics.trace.blocks)/seconds
     shown = ('frame_latency', 'frame_drop_rate', 'stalls', 'frame_rate', 'memory_peak', 'memory_slope', 'switch_latency')
     return dict(seconds=seconds, fps=fps, blocks=len(metrics.trace.blocks), frames=len(metrics.trace.arrived), switches=len(turns) - 1,
-                memory_start=size[late][0], memory_end=size[-1], grown_bytes=size[-1] - size[late][0], slope_bytes_s=[slope, lo, hi],
-                grows=lo > record*blocks_s, threads_left=[n for n in names() if n not in before], tasks_left=len(asyncio.all_tasks()) - 1,
+                memory_start=size[late][0], memory_end=size[-1], grown_bytes=size[-1] - size[late][0], slope_bytes_s=[float(x) for x in (slope, lo, hi)],
+                grows=bool(lo > record*blocks_s), threads_left=[n for n in names() if n not in before], tasks_left=len(asyncio.all_tasks()) - 1,
                 measures={k: {f: v if math.isfinite(v) else None for f, v in dict(value=m.value, lo=m.lo, hi=m.hi, n=m.n).items()} for k, m in metrics.measures.items() if k in shown})
 
 
