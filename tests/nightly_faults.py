@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,10 @@ prompts = ['a red circle moves right quickly on a black background', 'a blue squ
 burner = 'while True: sum(range(10**6))'
 
 
-def trouble(kind: str, seconds: float) -> tuple[list[subprocess.Popen], object]:
+def trouble(kind: str, seconds: float, fps: float) -> tuple[list[subprocess.Popen], object]:
     "What goes wrong in the middle third of a stream: other processes, and what the viewer does with a frame."
     begin, long = seconds/3, seconds/3
-    slow = lambda frame: time.sleep(.4) if begin < time.perf_counter() - trouble.since < begin + long else None
+    slow = lambda frame: time.sleep(12/fps) if begin < time.perf_counter() - trouble.since < begin + long else None
     if kind == 'slow viewer': return [], slow
     script = dict(burn=f'for i in 1 2 3; do timeout {long} {sys.executable} -c "{burner}" & done; wait',
                   stop=f'kill -STOP {os.getpid()}; sleep {min(2., long)}; kill -CONT {os.getpid()}')[kind]
@@ -34,7 +35,7 @@ async def watched(model, ladder, kind: str, seconds: float, fps: float, controll
     def tell(state):
         if not states:  # It has begun: the warm-up is over
             trouble.since = time.perf_counter()
-            more, act = trouble(kind, seconds)
+            more, act = trouble(kind, seconds, fps)
             others.extend(more)
             acts.append(act)
         states.append(state)
@@ -59,6 +60,7 @@ def main() -> int:
     from vdb.models.pipelines import load
     from vdb.streaming.calibration import calibrate
     from vdb.streaming.continuation import as_streaming
+    from vdb.streaming.control import Candidate
     from vdb.streaming.live import stream_settings
     from vdb.timing import environment
     ask = argparse.ArgumentParser(description=__doc__)
@@ -69,7 +71,9 @@ def main() -> int:
     ask = ask.parse_args()
     threads = use_threads(os.cpu_count())
     model = as_streaming(load('tiny'))
-    ladder = calibrate(model, [Prompt(p) for p in prompts], stream_settings(model), clips=ask.clips).ladder
+    settings = stream_settings(model)
+    levels = [Candidate(settings, model.context), *(Candidate(replace(settings, steps=steps), 1) for steps in (3, 2, 1))]
+    ladder = calibrate(model, [Prompt(p) for p in prompts], settings, levels, clips=ask.clips).ladder
     fps = round(.6*ladder[-1].frames/ladder[-1].block_s, 1)  # The highest level takes 0.6 of the time, alone
     found = [asyncio.run(watched(model, ladder, kind, ask.seconds, fps, ask.controller)) for kind in ('burn', 'stop', 'slow viewer')]
     now = environment('cpu', threads)
