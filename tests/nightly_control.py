@@ -1,14 +1,12 @@
 """The ladder of the embedded model on this machine, and a recorded load: blocks back to back while other processes come and go. As a dated JSON file. `python tests/nightly_control.py --out papers/results`"""
-import argparse
-import datetime
 import json
 import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
+from record import keep, options
 
 burner = 'while True: sum(range(10**6))'
 
@@ -44,12 +42,7 @@ def main() -> int:
     from vdb.streaming.calibration import calibrate
     from vdb.streaming.continuation import as_streaming
     from vdb.streaming.live import stream_settings
-    from vdb.timing import environment
-    ask = argparse.ArgumentParser(description=__doc__)
-    ask.add_argument('--out', default='papers/results', help='folder of the JSON file')
-    ask.add_argument('--clips', type=int, default=24)
-    ask.add_argument('--seconds', type=float, default=240)
-    ask = ask.parse_args()
+    ask = options(__doc__, clips=24, seconds=240.)
     threads = use_threads(os.cpu_count())
     model, prompts = as_streaming(load('tiny')), list(load_suite('tiny').prompts)
     found = calibrate(model, prompts, stream_settings(model), clips=ask.clips)
@@ -57,13 +50,7 @@ def main() -> int:
                    block_s=round(l.block_s, 5), quality=round(l.quality, 4)) for l in found.ladder]
     tried = json.loads(found.rows.round(4).to_json(orient='records'))
     load_ = recorded(model, stream_settings(model), found.ladder[-1], prompts[0], ask.seconds, 0)
-    now = environment('cpu', threads)
-    report = dict(date=datetime.date.today().isoformat(), prompts=len(prompts), clips=int(found.quality.shape[1]), ladder=ladder, candidates=tried, recorded=load_,
-                  **{k: now[k] for k in ('python', 'processor', 'cores', 'threads', 'versions')})
-    path = Path(ask.out)/f'{report["date"]}-control.json'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + '\n')
-    print(path)
+    keep('control', ask.out, threads, prompts=len(prompts), clips=int(found.quality.shape[1]), ladder=ladder, candidates=tried, recorded=load_)
     return 0
 
 

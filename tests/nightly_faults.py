@@ -1,8 +1,5 @@
 """A stream with a quality controller while things go wrong: other processes burn the cores, the process is stopped and goes on, the viewer is slow. What it chose and what was told, as a dated JSON file. `python tests/nightly_faults.py --out papers/results`"""
-import argparse
 import asyncio
-import datetime
-import json
 import os
 import signal
 import subprocess
@@ -10,9 +7,9 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
+from record import keep, options
 
 prompts = ['a red circle moves right quickly on a black background', 'a blue square moves left slowly on a white background']
 burner = 'while True: sum(range(10**6))'
@@ -62,13 +59,7 @@ def main() -> int:
     from vdb.streaming.continuation import as_streaming
     from vdb.streaming.control import Candidate
     from vdb.streaming.live import stream_settings
-    from vdb.timing import environment
-    ask = argparse.ArgumentParser(description=__doc__)
-    ask.add_argument('--out', default='papers/results', help='folder of the JSON file')
-    ask.add_argument('--seconds', type=float, default=30)
-    ask.add_argument('--clips', type=int, default=8)
-    ask.add_argument('--controller', default='bola')
-    ask = ask.parse_args()
+    ask = options(__doc__, seconds=30., clips=8, controller='bola')
     threads = use_threads(os.cpu_count())
     model = as_streaming(load('tiny'))
     settings = stream_settings(model)
@@ -76,13 +67,7 @@ def main() -> int:
     ladder = calibrate(model, [Prompt(p) for p in prompts], settings, levels, clips=ask.clips).ladder
     fps = round(.6*ladder[-1].frames/ladder[-1].block_s, 1)  # The highest level takes 0.6 of the time, alone
     found = [asyncio.run(watched(model, ladder, kind, ask.seconds, fps, ask.controller)) for kind in ('burn', 'stop', 'slow viewer')]
-    now = environment('cpu', threads)
-    report = dict(date=datetime.date.today().isoformat(), controller=ask.controller, seconds=ask.seconds, fps=fps, ladder=[[round(l.block_s, 5), round(l.quality, 4)] for l in ladder], faults=found,
-                  **{k: now[k] for k in ('python', 'processor', 'cores', 'threads', 'versions')})
-    path = Path(ask.out)/f'{report["date"]}-faults.json'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + '\n')
-    print(path)
+    keep('faults', ask.out, threads, controller=ask.controller, seconds=ask.seconds, fps=fps, ladder=[[round(l.block_s, 5), round(l.quality, 4)] for l in ladder], faults=found)
     return 0
 
 

@@ -1,15 +1,12 @@
 """A stream that goes on: does memory grow, and is anything left running? As a dated JSON file. `python tests/nightly_soak.py --out papers/results --seconds 1800`"""
-import argparse
 import asyncio
-import datetime
-import json
 import math
 import os
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
+from record import keep, options
 
 record = 2000  # Bytes that the times of a block may take: 9,000 blocks in half an hour
 
@@ -37,23 +34,12 @@ async def soak(seconds: float, fps: float) -> dict:
 
 def main() -> int:
     from vdb.cells import use_threads
-    from vdb.timing import environment
-    ask = argparse.ArgumentParser(description=__doc__)
-    ask.add_argument('--out', default='papers/results', help='folder of the JSON file')
-    ask.add_argument('--seconds', type=float, default=1800)
-    ask.add_argument('--fps', type=float, default=12)
-    ask = ask.parse_args()
+    ask = options(__doc__, seconds=1800., fps=12.)
     threads = use_threads(os.cpu_count())
     found = asyncio.run(soak(ask.seconds, ask.fps))
     # A process's memory moves by 2 MB from one minute to the next
     passed = not found['threads_left'] and not found['tasks_left'] and not (found['grows'] and found['grown_bytes'] > 2e6)
-    now = environment('cpu', threads)
-    report = dict(date=datetime.date.today().isoformat(), passed=passed, load=os.getloadavg(), **found,
-                  **{k: now[k] for k in ('python', 'processor', 'cores', 'threads', 'versions')})
-    path = Path(ask.out)/f'{report["date"]}-soak.json'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + '\n')
-    print(path)
+    keep('soak', ask.out, threads, passed=passed, load=os.getloadavg(), **found)
     return 0 if passed else 1
 
 

@@ -148,7 +148,7 @@ def test_the_command_with_a_controller(warm, tmp_path):
     assert done.status == 0, done.err
     (stream,) = json.loads(done.out)['streams']
     page = (out/'report.html').read_text(encoding='utf-8')
-    assert stream['frame_rate'] > 0 and 'A block takes' in page and '--controller bola' in page and '--deadline-s 60' in page
+    assert stream['frame_rate'] > 0 and 'The controller bola chose the level of each block.' in page and 'A block takes' in page and '--controller bola' in page and '--deadline-s 60' in page
     assert 'measuring the levels of the model' in done.err
     told = warm('stream', 'tiny', '--controller', 'nobody', '--out', tmp_path/'no')
     assert told.status == 2 and 'bola, fixed, pid, rate' in told.err.replace("'", ''), told.err

@@ -93,6 +93,8 @@ def stream_verdict_section(
     who = dict(live=t('a viewer who keeps to the clock'), waits=t('a viewer who waits for every frame'))
     plan = t('{fps} frames a second for {seconds}, for {who}, on {device}.', fps=fps, device=device_text(run),
              seconds=format_duration(asked['seconds']), who=who[asked['viewer']])
+    if asked.get('controller'):
+        plan += ' ' + t('The controller {name} chose the level of each block.', name=asked['controller'])
     many = tn('{ok} of {n} stream was made.', '{ok} of {n} streams were made, and this is the worst.',
               sum(c.values()), ok=c['ok'])
     if c['ok'] == 1: many = t('1 of {n} streams was made.', n=sum(c.values()))

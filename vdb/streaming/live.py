@@ -82,7 +82,7 @@ def stream_plan(
     "A plan. `InputError` for what is none."
     if isinstance(prompts, (str, Prompt)) or not isinstance(prompts, Sequence):
         raise InputError('the prompts are {got}: expected a list of texts', got=repr(prompts))
-    known = [f.name for f in fields(StreamPlan)]
+    known = [f.name for f in fields(StreamPlan) if f.name not in ('prompts', 'seconds', 'fps')]
     for name in more:
         if name not in known:
             raise InputError('there is no option {name} of a stream. Did you mean {near}?', name=name,

@@ -1,0 +1,30 @@
+"What a nightly script measured, as a dated JSON file with the device, the versions and the hash of the code."
+import argparse
+import datetime
+import hashlib
+import json
+from pathlib import Path
+
+vdb = Path(__file__).resolve().parents[1]/'vdb'
+
+
+def options(text: str, **defaults: object) -> argparse.Namespace:
+    "`--out`, and an option for each of these."
+    ask = argparse.ArgumentParser(description=text)
+    ask.add_argument('--out', default='papers/results', help='folder of the JSON file')
+    for name, value in defaults.items(): ask.add_argument(f'--{name}', type=type(value), default=value)
+    return ask.parse_args()
+
+
+def keep(kind: str, out: str, threads: int, **found: object) -> Path:
+    "Write `<date>-<kind>.json`. The code is all of `vdb.streaming` and what generates."
+    from vdb.timing import environment
+    now = environment('cpu', threads)
+    files = [*sorted((vdb/'streaming').glob('*.py')), vdb/'models'/'pipelines.py']
+    code = hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()[:16]
+    report = dict(date=datetime.date.today().isoformat(), code=code, **found, **{k: now[k] for k in ('python', 'processor', 'cores', 'threads', 'versions')})
+    path = Path(out)/f'{report["date"]}-{kind}.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + '\n')
+    print(path)
+    return path
