@@ -96,10 +96,10 @@ class LtxStream(PipelineStream):
         "The frames of one more latent frame."
         import torch
         from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
-        from PIL import Image
         settings = settings.filled(self.defaults)
-        there = LTXVideoCondition(video=[*map(Image.fromarray, frames[-self.context:])], frame_index=0)
-        wanted = replace(settings, frames=len(frames[-self.context:]) + self.added, height=frames.shape[1],
+        given = torch.tensor(frames[-self.context:], device=self.device).permute(0, 3, 1, 2)/255
+        there = LTXVideoCondition(video=given, frame_index=0)
+        wanted = replace(settings, frames=len(given) + self.added, height=frames.shape[1],
                          width=frames.shape[2], extra=self._levels(settings) | (settings.extra or {}))
         given = dict(conditions=[there], **self._text(prompt.text, settings),
                      generator=torch.Generator('cpu').manual_seed(noise_seed(prompt, seed)))
@@ -107,8 +107,8 @@ class LtxStream(PipelineStream):
         if not whole: given['output_type'] = 'latent'
         made = self.further.frames_of(given, wanted, on_step)
         self.laps = self.further.laps
-        frames = Video.from_float(float_frames(made[0]) if whole else self._decoded(made)).frames
-        return frames[-self.added:].copy()  # A view would keep those before them, too
+        if not whole: return self._decoded(made)
+        return Video.from_float(float_frames(made[0])[-self.added:]).frames
 
     def _levels(self, settings: Settings) -> dict:
         "The levels of noise, where the scheduler's shift is a number."
@@ -132,17 +132,20 @@ class LtxStream(PipelineStream):
             self._encoded = dict([*self._encoded.items()][-7:]) | {key: found}
         return dict(zip(names, self._encoded[key]))
 
-    def _decoded(self, latents: 'torch.Tensor') -> np.ndarray:  # (1 + r, H, W, 3) floats
-        "The last two latent frames as pictures."
+    def _decoded(self, latents: 'torch.Tensor') -> np.ndarray:  # (r, H, W, 3) uint8
+        "The frames of the last latent one, decoded with the one before it."
         import torch
         vae = self.pipe.vae
         with stage_laps(self.pipe, self.device) as laps, torch.inference_mode():
             plain = self.pipe._denormalize_latents(latents[:, :, -2:], vae.latents_mean, vae.latents_std,
                                                    vae.config.scaling_factor)
-            made = vae.decode(plain.to(vae.dtype), return_dict=False)[0]
-            frames = self.pipe.video_processor.postprocess_video(made, output_type='np')[0]
+            made = vae.decode(plain.to(vae.dtype), return_dict=False)[0][:, :, -self.added:]
+            frames = self.pipe.video_processor.postprocess_video(made, output_type='pt')[0].float()
+            if frames.isnan().any(): Video.from_float(frames.cpu().numpy())  # Raises, and says how many
+            pixels = (frames*255).round().to(torch.uint8).permute(0, 2, 3, 1)
+            pixels = pixels.contiguous().cpu().numpy()
         self.laps = self.laps + laps()
-        return frames
+        return pixels
 
 # %% ../../nbs/59_streaming.continuation.ipynb #as_streaming
 NOT_ITS_FIRST_FRAME = ('ConsisIDPipeline', 'ChronoEditPipeline')  # Their image is a face, or to be edited
