@@ -21,7 +21,7 @@ setup(
     keywords=cfg['keywords'].split(),
     packages=find_packages(include=['vdb', 'vdb.*']) + ['vdb.papers'],
     package_dir={'vdb': 'vdb', 'vdb.papers': 'papers'},  # the report notebooks travel with the package
-    package_data={'vdb': ['data/**/*', 'data/*'], 'vdb.papers': ['*.ipynb']},
+    package_data={'vdb': ['data/**/*', 'data/*', 'widgets/static/*'], 'vdb.papers': ['*.ipynb']},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
     extras_require={extra: cfg[f'{extra}_requirements'].split() for extra in extras},

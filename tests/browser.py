@@ -73,3 +73,18 @@ def run_all(pg, address: str, notebook: str) -> None:
     pg.evaluate('''async () => { const app = window.jupyterapp;
         await app.shell.currentWidget.context.sessionContext.ready;
         app.commands.execute('notebook:run-all-cells') }''')  # without the wait a dialog asks for a kernel; evaluate itself has no time limit
+
+
+def run_code(pg, code: str) -> None:
+    "Run code in the kernel of the notebook that is open, beside its cells."
+    pg.evaluate('(code) => { window.jupyterapp.shell.currentWidget.context.sessionContext.session.kernel.requestExecute({code}) }', code)
+
+
+def wait_for_file(path: Path, seconds: float = 60.) -> str:
+    "What is written there, once it is."
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f'{path.name} was not written'
+        time.sleep(.05)
+    time.sleep(.1)  # It may still be on its way
+    return path.read_text()

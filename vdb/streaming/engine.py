@@ -236,9 +236,10 @@ class Stream:
 
     def _add_block(self) -> None:
         "One block, from fixed inputs to delivered frames."
-        n, prompt, level, begun = len(self.blocks), len(self.prompts) - 1, _level(self), self.now
+        control, n, prompt = self.control, len(self.blocks), len(self.prompts) - 1  # They may change
+        level, begun = _level(self, control), self.now
         first, arrived, self._busy_since = self.buffer.offered, [], begun
-        frames, denoised = self._maker.make(self.prompts[prompt], self.control and self.control.ladder[level])
+        frames, denoised = self._maker.make(self.prompts[prompt], control and control.ladder[level])
         finished, self._busy_since = self.now, None
         for i, pixels in enumerate(frames):
             if self._stopping.is_set(): raise Cancelled('stopped')
@@ -270,9 +271,9 @@ def _asked(settings: Settings, control: AdaptiveQualityController | None) -> lis
     return [replace(level.settings.filled(settings), fps=settings.fps) for level in ladder]
 
 # %% ../../nbs/60_streaming.engine.ipynb #level
-def _level(stream: Stream) -> int:
+def _level(stream: Stream, control: AdaptiveQualityController | None) -> int:
     "The level of the next block; the highest for the first one."
-    control, blocks = stream.control, stream.blocks
+    blocks = stream.blocks
     if control is None: return 0
     if not blocks: return len(control.ladder) - 1
     fps = stream.viewer.fps if stream.viewer else stream.settings.fps or 16.
