@@ -1,4 +1,4 @@
-"""From a frame's push in the kernel to its picture in a page: 30 frames/s of 256 x 256 through `LiveStream`, in a real JupyterLab and a real Chromium. As a dated JSON file. `python tests/nightly_widget.py --out papers/results`"""
+"""From a frame's push in the kernel to its picture in a page: 30 frames/s of 256 x 256 through `LiveStream`, in a real JupyterLab and a real Chromium. As a dated JSON file, and pictures of the widget for the documentation. `python tests/nightly_widget.py --out papers/results --pictures nbs/images`"""
 import json
 import os
 import sys
@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from record import keep, options
 
 import browser
@@ -66,9 +67,28 @@ def run(folder: Path, seconds: float) -> dict:
                 most_under_way=told['most'], shown_s=round(float(rate), 2), push_to_drawn_ms={f'p{q}': round(float(np.percentile(late[settled], q)), 1) for q in (50, 95, 99)})
 
 
+def draw(folder: Path, out: Path) -> None:
+    "The widget as it looks, playing the embedded model, in the light and the dark theme of JupyterLab."
+    out.mkdir(parents=True, exist_ok=True)
+    write_notebook(folder/'look.ipynb', "from vdb.widgets.live import LiveStream\nlive = LiveStream('tiny', fps=12)", 'live')
+    with browser.lab(folder) as address, browser.page() as pg:
+        browser.run_all(pg, address, 'look.ipynb')
+        pg.locator('.vdb-live-play').click()
+        for theme, prompt in (('Light', 'a red circle moves right quickly on a black background'), ('Dark', 'a blue square moves left slowly on a white background')):
+            pg.get_by_label('Prompt').fill(prompt)
+            pg.get_by_label('Prompt').press('Enter')
+            pg.evaluate(f"window.jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
+            time.sleep(10)
+            file = out/f'live_{theme.lower()}.png'
+            pg.locator('.vdb-live').screenshot(path=file)
+            Image.open(file).convert('RGB').quantize(128).save(file, optimize=True)
+
+
 def main() -> int:
-    ask = options(__doc__, seconds=20.)
-    with tempfile.TemporaryDirectory() as folder: found = run(Path(folder), ask.seconds)
+    ask = options(__doc__, seconds=20., pictures='')
+    with tempfile.TemporaryDirectory() as folder:
+        found = run(Path(folder), ask.seconds)
+        if ask.pictures: draw(Path(folder), Path(ask.pictures))
     passed = found['in_order'] and found['most_under_way'] <= 3 and found['shown_s'] >= 28 and found['push_to_drawn_ms']['p95'] < 100
     keep('widget', ask.out, 1, passed=passed, load=os.getloadavg(), **found)
     print(found)

@@ -22,7 +22,7 @@ import traitlets
 
 from ..core import InputError, Prompt, Settings, VdbError, Video
 from ..files import write_whole
-from ..i18n import format_number, t
+from ..i18n import current_locale, format_number, set_locale, t
 from ..media.show import contact_sheet_png, playable_mp4
 from ..streaming.control import Level, load_controllers
 from ..streaming.engine import Frame, LiveState
@@ -88,15 +88,16 @@ class RecentFrames:
 # %% ../../nbs/91b_widgets.live.ipynb #live_figures
 def live_figures(
     state: LiveState,
-    window: FrameWindow,
+    dropped: int,  # That no page had the time for
+    rate: int,  # That pages have drawn, a second
     levels: int = 0,  # Of a ladder; 0: nothing chooses among levels
 ) -> list[tuple[str, str]]:  # A name, and a number with its unit
     "The numbers under the picture."
     level = t('{n} of {most}', n=state.level + 1, most=levels) if levels else t('as asked')
     late = '–' if state.latency_ms != state.latency_ms else t('{n} ms', n=format_number(state.latency_ms, 3))
-    return [(t('Frames/s'), format_number(window.rate())), (t('Latency'), late),
+    return [(t('Frames/s'), format_number(rate)), (t('Latency'), late),
             (t('Buffer'), t('{n} frames', n=format_number(state.buffered))), (t('Level'), level),
-            (t('Dropped'), format_number(state.dropped + window.dropped))]
+            (t('Dropped'), format_number(state.dropped + dropped))]
 
 # %% ../../nbs/91b_widgets.live.ipynb #LiveStream
 STATIC = Path(str(files('vdb')))/'widgets'/'static'
@@ -108,6 +109,7 @@ class LiveStream(anywidget.AnyWidget):
     status, sentence = traitlets.Unicode().tag(sync=True), traitlets.Unicode().tag(sync=True)
     prompt, controller = traitlets.Unicode().tag(sync=True), traitlets.Unicode().tag(sync=True)
     fps, saveable = traitlets.Unicode().tag(sync=True), traitlets.Bool(False).tag(sync=True)
+    wrong = traitlets.Bool(False).tag(sync=True)  # Whether the sentence tells of an error
     strip, words = traitlets.List().tag(sync=True), traitlets.Dict().tag(sync=True)
     controllers, paces = traitlets.List().tag(sync=True), traitlets.List().tag(sync=True)
 
@@ -127,6 +129,7 @@ class LiveStream(anywidget.AnyWidget):
         self.player = Player(model, prompt, seed, settings, fps, controller, ladder, deadline_s,
                              self._on_frame, self._on_state, self._on_status, self.window.watched)
         self.name = model if isinstance(model, str) else self.player.model.name
+        self._locale, self._saving, self._figures = current_locale(), threading.Lock(), None
         super().__init__(words=_words(self.name), controllers=_controllers(), status='ready',
                          prompt=self.player.prompt.text, controller=controller or '')
         self._show_pace()
@@ -191,48 +194,73 @@ class LiveStream(anywidget.AnyWidget):
         self.window.push(frame.pixels)
         if not self.saveable: self.saveable = True
 
-    def _on_state(self, state: LiveState) -> None:
+    def _on_state(self, state: LiveState | None, rate: int | None = None) -> None:
         stream = self.player.stream
         levels = len(stream.control.ladder) if stream and stream.control else 0
-        self.strip = live_figures(state, self.window, levels)
+        rate = self.window.rate() if rate is None else rate
+        self._figures = state
+        self.strip = live_figures(state, self.window.dropped, rate, levels)
+        self.send(dict(kind='alive'))
 
-    def _on_status(self, status: str, sentence: str) -> None:
-        if status == 'paused': self.recent.pause()
-        if status == 'preparing': self.recent.pause()
+    def _on_status(self, *_: str) -> None:
+        "How the player is now. A stream that begins has nothing to do with the one before."
+        begins = self.player.status == 'preparing' and self.status in ('ready', 'stopped', 'failed')
+        if begins: self.window.begin()
+        if begins or self.player.status == 'stopped' and not self.window.watched():
+            self.recent.clear()
+            self.saveable, self._figures = False, None
+        if self.player.status == 'paused': self.recent.pause()
+        if self._figures and self.player.status != 'playing': self._on_state(self._figures, 0)
         if self.player.fps and not self.fps: self._show_pace()
-        self.status, self.sentence = status, sentence
+        self.status = self.player.status
+        self._say(self.player.sentence, self.status == 'failed')
 
-    def _on_message(self, _: object, message: dict, buffers: list) -> None:
+    def _on_message(self, _: object, message: object, buffers: list) -> None:
+        before = set_locale(self._locale)  # A message may be heard in any thread
         try: _answer(self, message)
-        except VdbError as error: self.sentence = str(error)
-        finally:
-            if message.get('kind') != 'drawn': self.send(dict(kind='heard'))
+        except VdbError as error: self._say(str(error), wrong=True)
+        finally: set_locale(before)
+
+    def _say(self, sentence: str, wrong: bool = False) -> None: self.wrong, self.sentence = wrong, sentence
+
+# %% ../../nbs/91b_widgets.live.ipynb #told
+def _told(message: object) -> dict | None:  # None where it is not as expected
+    "What a page says: its fields are of the types that ours has."
+    kinds = dict(kind=str, page=str, views=int, seq=int, prompt=str, value=str, fresh=bool)
+    if not isinstance(message, dict) or not {'kind', 'page', 'views'} <= message.keys(): return None
+    good = all(type(message[k]) is kind for k, kind in kinds.items() if k in message)
+    return message if good and len(message['page']) <= 100 and 0 <= message['views'] <= 1000 else None
 
 # %% ../../nbs/91b_widgets.live.ipynb #answer
 PACES = (4., 8., 12., 16., 24., 30., 48., 60.)  # Frames a second that can be chosen
 
-def _answer(live: LiveStream, message: dict) -> None:
-    "Do what a page asks for."
-    kind, page, views = message.get('kind'), str(message.get('page'))[:100], int(message.get('views') or 0)
-    live.window.hear(page, views, message['seq'] if kind == 'drawn' else None)
-    if kind == 'beat' and message.get('fresh'): live.window.again()
-    if kind == 'play':
-        if (asked := str(message.get('prompt', live.prompt))) != live.prompt: live.switch(asked)
-        live.play()
+def _answer(live: LiveStream, message: object) -> None:
+    "Do what a page asks for; every word but an acknowledgement is answered."
+    told = _told(message)
+    if told is None: return
+    kind, text, value = told['kind'], told.get('prompt', live.prompt), told.get('value', '')
+    live.window.hear(told['page'], told['views'], told.get('seq'))
+    if kind == 'drawn': return
+    live.send(dict(kind='heard'))
+    if kind == 'beat' and told.get('fresh'): live.window.again()
+    if kind == 'play' and text != live.prompt: live.switch(text)
+    if kind == 'switch': live.switch(text)
+    if kind == 'play': live.play()
     if kind == 'pause': live.pause()
     if kind == 'stop': live.stop(0)
-    if kind == 'switch': live.switch(str(message.get('prompt')))
-    if kind == 'fps' and message.get('value'): live.pace(float(message['value']))
-    if kind == 'controller': live.choose(str(message.get('value')) or None)
+    if kind == 'fps' and value in dict(live.paces) and value: live.pace(float(value))
+    if kind == 'controller': live.choose(value or None)
     if kind == 'save': _save_aside(live)
 
 # %% ../../nbs/91b_widgets.live.ipynb #save_aside
 def _save_aside(live: LiveStream) -> None:
     "Save, while the kernel does other things."
+    if not live._saving.acquire(blocking=False): return  # The first click counts
     def work():
-        try: live.sentence = t('saved as {path}', path=live.save())
-        except VdbError as error: live.sentence = str(error)
-        except OSError as error: live.sentence = t('not saved: {why}', why=one_line(error))
+        try: live._say(t('saved as {path}', path=live.save()))
+        except VdbError as error: live._say(str(error), wrong=True)
+        except Exception as error: live._say(t('not saved: {why}', why=one_line(error)), wrong=True)
+        finally: live._saving.release()
     here = contextvars.copy_context()
     threading.Thread(target=here.run, args=(work,), name='vdb-save', daemon=True).start()
 

@@ -10,7 +10,6 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 from ..core import Cancelled, Prompt, Settings, VdbError
@@ -20,7 +19,7 @@ from ..stats.intervals import check_choice
 from ..streaming.calibration import calibrate
 from ..streaming.continuation import StreamingModel, as_streaming
 from ..streaming.control import AdaptiveQualityController, Level, load_controllers
-from ..streaming.engine import Frame, LiveState, Stream, Viewer
+from ..streaming.engine import Frame, LiveState, Stream, Viewer, at_work
 from ..streaming.live import stream_settings
 from ..text import one_line
 
@@ -47,27 +46,25 @@ class Player:
         self.seed, self.settings, self.ladder, self.deadline_s = seed, settings, tuple(ladder), deadline_s
         self.on_frame, self.on_state = on_frame or (lambda frame: None), on_state or (lambda state: None)
         self.on_status, self.watched = on_status or (lambda status, sentence: None), watched
-        self.status, self.sentence, self.stream, self.fps = 'ready', '', None, None
+        self.status, self.sentence, self.stream, self.fps, self.controller = 'ready', '', None, None, None
         self._thread, self._stopping, self._paused = None, threading.Event(), False
-        self._lock, self._shown, self._dropped = threading.Lock(), 0, 0
+        self._stopping.set()  # Of the thread that is wanted; set: none is
+        self._lock, self._shown, self._dropped, self._last = threading.RLock(), 0, 0, None
         if fps is not None: self.pace(fps)
-        self.controller = None
         self.choose(controller)
 
     @property
-    def active(self) -> bool:  # Loading, measuring, playing or paused
-        return bool(self._thread and self._thread.is_alive() and not self._stopping.is_set())
+    def active(self) -> bool: return not self._stopping.is_set()  # Loading, measuring, playing or paused
 
     def play(self) -> None:
         "Begin, or go on after a pause."
         with self._lock:
             self._paused = False
             if self.active: return
-            self._stopping, before = threading.Event(), self._thread
-            self._become('preparing', '')
+            stopping, before = threading.Event(), self._thread
             work = contextvars.copy_context().run  # The language is the caller's
-            self._thread = threading.Thread(target=work, args=(self._work, before, self._stopping),
-                                            name='vdb-player', daemon=True)
+            self._stopping, self._thread = stopping, threading.Thread(
+                target=work, args=(_work, self, before, stopping), name='vdb-player', daemon=True)
             self._thread.start()
 
     def pause(self) -> None: self._paused = True
@@ -76,12 +73,11 @@ class Player:
         within_s: float = 10.,  # How long to wait
     ) -> bool:  # Whether nothing is at work any more
         "Stop what it does."
-        with self._lock:
-            stream, thread = self.stream, self._thread
-            self._stopping.set()
+        with self._lock: stream, thread, stopping = self.stream, self._thread, self._stopping
+        self._finish(stopping, 'stopped')
         if stream: stream.cancel()
         if thread and thread is not threading.current_thread(): thread.join(within_s)
-        return not (thread and thread.is_alive())
+        return not (thread and thread.is_alive() or self._last and self._last.running)
 
     def switch(self, prompt: str | Prompt) -> None:
         "The next block is about this. `InputError` for a prompt that is empty."
@@ -93,97 +89,121 @@ class Player:
         self.fps = Viewer(fps).fps
 
     def choose(self, controller: str | None) -> None:
-        "Levels are chosen by this from now on. `InputError` for one that is not known."
+        "Levels are chosen by this from now on. `InputError` for one that cannot."
         if controller is not None: check_choice(t('controller'), controller, *load_controllers())
         with self._lock:
-            self.controller, stream = controller, self.stream
-            if controller and stream and stream.control: stream.control = self._control(controller)
+            control, stream = self._control(controller) if self.ladder else None, self.stream
+            self.controller = controller
+            if control and stream and stream.control: stream.control = control
 
     def _control(self, name: str | None) -> AdaptiveQualityController | None:
         return AdaptiveQualityController(self.ladder, name) if name else None
 
-    def _become(self, status: str, sentence: str = '') -> None:
-        if (status, sentence) == (self.status, self.sentence): return
+    def _become(self, stopping: threading.Event, status: str, sentence: str = '') -> None:
+        "Say how things are, if it is still what is wanted."
+        if stopping.is_set() or (status, sentence) == (self.status, self.sentence): return
         self.status, self.sentence = status, sentence
         self.on_status(status, sentence)
 
-    def _work(self, before: threading.Thread | None, stopping: threading.Event) -> None:
-        "The thread."
-        if before: before.join()
-        status, sentence = 'stopped', ''
-        try: sentence = asyncio.run(_session(self, stopping))
-        except Cancelled: pass
-        except Exception as error:
-            status = 'failed'
-            sentence = str(error) if isinstance(error, VdbError) else t(
-                'unexpected {kind}: {why}', kind=type(error).__name__, why=one_line(error))
-        if stopping.is_set(): status, sentence = 'stopped', ''
+    def _finish(self, stopping: threading.Event, status: str, sentence: str = '') -> None:
+        "The last that is said of a thread, whoever says it first."
         with self._lock:
-            if self._stopping is stopping: self._become(status, sentence)
+            if stopping.is_set(): return
+            stopping.set()
+            self.status, self.sentence = status, sentence
+        self.on_status(status, sentence)
+
+# %% ../../nbs/91a_widgets.player.ipynb #work
+def _work(player: Player, before: threading.Thread | None, stopping: threading.Event) -> None:
+    "The thread."
+    try:
+        player._become(stopping, 'preparing', t('waiting for the block that is being made …') if before
+                       and before.is_alive() else '')
+        if before: before.join()
+        asyncio.run(_session(player, stopping))
+    except Cancelled: player._finish(stopping, 'stopped')
+    except Exception as error: player._finish(stopping, 'failed', _reason(error))
+
+# %% ../../nbs/91a_widgets.player.ipynb #reason
+def _reason(error: Exception) -> str:
+    "What went wrong, as a sentence."
+    if isinstance(error, VdbError): return str(error)
+    return t('unexpected {kind}: {why}', kind=type(error).__name__, why=one_line(error))
 
 # %% ../../nbs/91a_widgets.player.ipynb #session
-async def _session(player: Player, stopping: threading.Event) -> str:  # Why it ended by itself, if it did
+async def _session(player: Player, stopping: threading.Event) -> None:
     "Load, measure, play."
     if isinstance(player.model, str):
-        player._become('preparing', t('loading {model} …', model=player.model))
+        player._become(stopping, 'preparing', t('loading {model} …', model=player.model))
         player.model = as_streaming(load(player.model))
     settings = stream_settings(player.model, player.settings)
     if player.fps is None: player.fps = settings.fps
     while not stopping.is_set():
-        name = player.controller
-        if name and not player.ladder: player.ladder = _measured(player, settings, stopping)
-        player._become('preparing', t('making the first block …'))
-        stream = Stream(player.model, player.prompt, player.seed, replace(settings, fps=player.fps), None,
-                        player.deadline_s, keep=False, control=player._control(name))
+        while at_work(player.model) and not stopping.is_set(): await asyncio.sleep(.02)
+        if player.controller and not player.ladder and not _measure(player, settings, stopping): continue
+        player._become(stopping, 'preparing', t('making the first block …'))
+        with player._lock: name, prompt = player.controller, player.prompt
+        player._last = stream = Stream(
+            player.model, prompt, player.seed, replace(settings, fps=player.fps), None, player.deadline_s,
+            keep=False, control=player._control(name))
         player._shown = player._dropped = 0
         try:
             async with stream:
                 with player._lock: player.stream = stream
-                if stream.prompts[-1] is not player.prompt: stream.switch(player.prompt)  # Changed meanwhile
-                ended = await _played(player, stream, stopping)
+                if player.prompt is not prompt: stream.switch(player.prompt)  # Changed meanwhile
+                await _played(player, stream, stopping)
         finally:
             with player._lock: player.stream = None
-        if ended is not None: return ended
-    return ''
 
-# %% ../../nbs/91a_widgets.player.ipynb #measured
-def _measured(player: Player, settings: Settings, stopping: threading.Event) -> tuple[Level, ...]:
-    "The levels of its model."
+# %% ../../nbs/91a_widgets.player.ipynb #measure
+def _measure(player: Player, settings: Settings, stopping: threading.Event) -> bool:  # Whether it has them
+    "Measure the levels of its model, for as long as they are wanted."
+    given_up = threading.Event()
     def told(share):
-        player._become('preparing', t('measuring levels of quality: {share} %',
-                                      share=format_number(int(100*share))))
-    return calibrate(player.model, [player.prompt], settings, on_share=told, stopping=stopping).ladder
+        tenths = format_number(10*int(10*share))  # A screen reader says each
+        player._become(stopping, 'preparing', t('measuring levels of quality: {share} %', share=tenths))
+        if stopping.is_set() or not player.controller or not player.watched(): given_up.set()
+    try: player.ladder = calibrate(player.model, [player.prompt], settings, on_share=told,
+                                   stopping=given_up).ladder
+    except Cancelled: _leave(player, stopping)
+    return bool(player.ladder)
+
+# %% ../../nbs/91a_widgets.player.ipynb #leave
+def _leave(player: Player, stopping: threading.Event) -> bool:  # Whether it has ended
+    "End it, if nobody is there."
+    if player.watched(): return False
+    player._finish(stopping, 'stopped', t('stopped: nobody was watching'))
+    return True
 
 # %% ../../nbs/91a_widgets.player.ipynb #played
-async def _played(player: Player, stream: Stream, stopping: threading.Event) -> str | None:
-    "Viewers, one after the other, until it ends; None: it is wanted anew, or no more."
-    def as_wanted(): return not stopping.is_set() and bool(player.controller) == bool(stream.control)
-    while as_wanted():
-        if not player.watched(): return t('stopped: nobody was watching')
+async def _played(player: Player, stream: Stream, stopping: threading.Event) -> None:
+    "Viewers, one after the other, until it ends or is wanted otherwise."
+    def as_wanted():
+        return not stopping.is_set() and player.controller == (stream.control and stream.control.name)
+    while as_wanted() and not _leave(player, stopping):
         if player._paused:
-            player._become('paused')
+            player._become(stopping, 'paused')
             await asyncio.sleep(.02)
             continue
-        viewer = _viewer(player)
+        viewer = _viewer(player, stopping)
         watching = asyncio.create_task(viewer.watch(stream))
         def goes_on():
             return as_wanted() and not player._paused and player.fps == viewer.fps and player.watched()
-        try:
-            while not watching.done() and goes_on(): await asyncio.wait({watching}, timeout=.02)
-        finally:
-            ended = watching.done()
-            watching.cancel()
-            with suppress(asyncio.CancelledError): await watching
+        while not watching.done() and goes_on(): await asyncio.wait({watching}, timeout=.02)
+        ended = watching.done()
+        watching.cancel()
+        try: await watching
+        except asyncio.CancelledError: pass
+        except Exception as error: return player._finish(stopping, 'failed', _reason(error))
         player._shown += viewer.shown
         player._dropped += viewer.taken - viewer.shown
-        if ended: return t('the stream has ended')
-    return None
+        if ended: return player._finish(stopping, 'stopped', t('the stream has ended'))
 
 # %% ../../nbs/91a_widgets.player.ipynb #viewer
-def _viewer(player: Player) -> Viewer:
+def _viewer(player: Player, stopping: threading.Event) -> Viewer:
     "Who watches next. In what it tells, viewers before it count as well."
     def show(frame):
-        player._become('playing')
+        player._become(stopping, 'playing')
         player.on_frame(frame)
     def tell(state):
         player.on_state(replace(state, shown=player._shown + state.shown,

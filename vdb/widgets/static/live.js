@@ -17,7 +17,9 @@ export default () => {
   const views = new Set();
   let newest = null; // What was drawn last, for a view that opens later
   let due = null; // Since when the kernel owes an answer
+  let alive = null; // When it last said anything, while it plays: then it does four times a second
   let drawing = Promise.resolve(); // One frame after the other, however long each takes to decode
+  let rest = null; // Ends what is done while there are views
 
   const tell = (model, message) => {
     try {
@@ -34,32 +36,40 @@ export default () => {
 
   const draw = async (model, seq, data) => {
     try {
-      if (views.size) {
-        const picture = await createImageBitmap(new Blob([data], { type: "image/jpeg" }));
-        newest?.picture.close();
-        newest = { picture, seq };
-        for (const view of views) view.draw(newest);
-      }
+      newest?.picture.close();
+      newest = null;
+      if (!views.size) return;
+      newest = { seq, picture: await createImageBitmap(new Blob([data], { type: "image/jpeg" })) };
+      for (const view of views) view.draw(newest);
     } finally {
       tell(model, { kind: "drawn", seq });
     }
   };
 
   const initialize = ({ model }) => {
+    const heard = (kind) => {
+      alive = model.get("status") === "playing" ? Date.now() : null;
+      if (kind === "heard") due = null;
+    };
+    const leaving = () => tell(model, { kind: "beat", views: 0 });
     model.on("msg:custom", (message, buffers) => {
-      due = model.get("status") === "playing" ? Date.now() : null;
+      heard(message.kind);
+      for (const view of views) view.heard(message.kind);
       if (message.kind !== "frame") return;
       drawing = drawing.then(() => draw(model, message.seq, buffers[0])).catch(console.error);
     });
-    model.on("change:strip change:status", () => {
-      due = model.get("status") === "playing" ? Date.now() : null;
-    });
+    model.on("change:status", () => heard());
+    window.addEventListener("pagehide", leaving);
+    return () => window.removeEventListener("pagehide", leaving);
+  };
+
+  const look = (model) => {
     const beat = setInterval(() => ask(model, { kind: "beat" }), BEAT_MS);
-    const look = setInterval(() => {
-      const silent = due !== null && Date.now() - due > SILENT_MS;
+    const wait = setInterval(() => {
+      const silent = [due, alive].some((since) => since !== null && Date.now() - since > SILENT_MS);
       for (const view of views) view.silent(silent);
     }, 500);
-    return () => [beat, look].forEach(clearInterval);
+    return () => [beat, wait].forEach(clearInterval);
   };
 
   const render = ({ model, el }) => {
@@ -72,14 +82,12 @@ export default () => {
     const play = element("button", { type: "button", class: "vdb-live-play" });
     const stop = element("button", { type: "button", class: "vdb-live-stop" }, words.stop);
     const save = element("button", { type: "button", class: "vdb-live-save", title: words.saving }, words.save);
-    const select = (name, choices) => {
+    const select = (name) => {
       const made = element("select", { class: `vdb-live-${name}` });
-      for (const [value, text] of choices) made.append(element("option", { value }, text));
       made.addEventListener("change", () => ask(model, { kind: name, value: made.value }));
       return made;
     };
-    const controller = select("controller", model.get("controllers"));
-    const fps = select("fps", model.get("paces"));
+    const [controller, fps] = [select("controller"), select("fps")];
     const controls = element("div", { class: "vdb-live-row" }, play, stop,
       element("label", {}, words.controller, controller), element("label", {}, words.fps, fps), save);
     const strip = element("div", { class: "vdb-live-strip" });
@@ -88,7 +96,9 @@ export default () => {
     el.classList.add("vdb-live");
     el.setAttribute("role", "group");
     el.setAttribute("aria-label", words.title);
-    el.dataset.lmSuppressShortcuts = "true"; // A space on a button plays, and does not scroll the notebook
+    el.dataset.lmSuppressShortcuts = "true"; // A space on a button plays, and does not scroll the notebook,
+    for (const name of ["keydown", "keypress", "keyup"]) // and Enter in the prompt is not the notebook's
+      el.addEventListener(name, (event) => event.stopPropagation());
     el.append(screen, form, controls, strip, status);
 
     const view = {
@@ -101,6 +111,9 @@ export default () => {
         canvas.dataset.seq = seq;
         canvas.hidden = false;
         empty.hidden = true;
+      },
+      heard(kind) {
+        if (kind === "heard") setTimeout(chosen, 200); // What was refused is not chosen
       },
       silent(is) {
         if (is === (status.dataset.kind === "silent")) return;
@@ -117,10 +130,11 @@ export default () => {
       const active = ["preparing", "playing", "paused"].includes(now);
       play.textContent = active && now !== "paused" ? words.pause : words.play;
       play.dataset.kind = active && now !== "paused" ? "pause" : "play";
+      if (!active && document.activeElement === stop) play.focus();
       stop.disabled = !active;
       save.disabled = !model.get("saveable");
       el.dataset.status = now;
-      show(model.get("sentence"), now === "failed" ? "alert" : now);
+      show(model.get("sentence"), model.get("wrong") ? "wrong" : "");
     };
     const told = () => {
       strip.replaceChildren(...model.get("strip").map(([name, value]) =>
@@ -131,8 +145,13 @@ export default () => {
       canvas.setAttribute("aria-label", model.get("prompt"));
     };
     const chosen = () => {
-      controller.value = model.get("controller");
-      fps.value = model.get("fps");
+      for (const [made, choices, now] of [[controller, "controllers", "controller"], [fps, "paces", "fps"]]) {
+        if (made.dataset.choices !== JSON.stringify(model.get(choices))) {
+          made.replaceChildren(...model.get(choices).map(([value, text]) => element("option", { value }, text)));
+          made.dataset.choices = JSON.stringify(model.get(choices));
+        }
+        made.value = model.get(now);
+      }
     };
     play.addEventListener("click", () => ask(model, { kind: play.dataset.kind, prompt: prompt.value }));
     stop.addEventListener("click", () => ask(model, { kind: "stop" }));
@@ -141,18 +160,20 @@ export default () => {
       event.preventDefault();
       ask(model, { kind: "switch", prompt: prompt.value });
     });
-    const observed = { "change:status": update, "change:sentence": update, "change:saveable": update, "change:strip": told,
-      "change:prompt": named, "change:controller": chosen, "change:fps": chosen };
+    const observed = { "change:status": update, "change:sentence": update, "change:wrong": update, "change:saveable": update, "change:strip": told,
+      "change:prompt": named, "change:controller": chosen, "change:fps": chosen, "change:paces": chosen };
     for (const [name, act] of Object.entries(observed)) model.on(name, act);
     for (const act of [update, told, named, chosen]) act();
 
     views.add(view);
+    rest ??= look(model);
     if (newest) view.draw(newest);
     ask(model, { kind: "beat", fresh: !newest });
     return () => {
       views.delete(view);
+      if (!views.size) rest = rest?.();
       for (const [name, act] of Object.entries(observed)) model.off(name, act);
-      ask(model, { kind: "beat" });
+      tell(model, { kind: "beat" });
     };
   };
 
