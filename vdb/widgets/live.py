@@ -23,7 +23,7 @@ import traitlets
 from ..core import InputError, Prompt, Settings, VdbError, Video
 from ..files import write_whole
 from ..i18n import current_locale, format_number, set_locale, t
-from ..media.show import contact_sheet_png, playable_mp4
+from ..media.show import contact_sheet, playable_mp4
 from ..streaming.control import Level, load_controllers
 from ..streaming.engine import Frame, LiveState
 from ..text import escape, one_line, safe_name
@@ -286,7 +286,7 @@ def static_html(
     "What stands where widgets cannot run: what was shown, or what would be."
     if not len(live.recent):
         return f'<p>{escape(t("{stream}. It plays in JupyterLab, with a kernel.", stream=repr(live)))}</p>'
-    clip = live.clip
-    picture, caption = b64encode(contact_sheet_png(clip)).decode(), escape(repr(live))
-    return (f'<figure style="margin:0"><img alt="{caption}" src="data:image/png;base64,{picture}" '
+    picture = b64encode(jpeg(np.asarray(contact_sheet(live.clip)))).decode()
+    caption = escape(repr(live))
+    return (f'<figure style="margin:0"><img alt="{caption}" src="data:image/jpeg;base64,{picture}" '
             f'style="max-width:100%"><figcaption style="font-size:85%">{caption}</figcaption></figure>')

@@ -58,7 +58,7 @@ class FrameWindow:
         "Send a frame, or let it wait."
         with self._lock:
             self.pushed, self.last = self.pushed + 1, frame
-            self.dropped += self._waiting is not None and self._waiting is not self._newest_sent
+            if self._waiting is not None and self._waiting is not self._newest_sent: self._count_dropped()
             self._waiting = frame
             if self.under_way and self.clock() - self._sent_at(self._settled + 1) > self._wait_s:
                 self._settled = self.sent - 1
@@ -105,6 +105,7 @@ class FrameWindow:
             while self._recent and self._recent[0] < self.clock() - 1: self._recent.popleft()
             return len(self._recent)
 
+    def _count_dropped(self) -> None: self.dropped += any(page.views for page in self.pages.values())
     def _sent_at(self, n: int) -> float: return self._times[max(0, len(self._times) - self.sent + n)]
 
     def _send_waiting(self) -> None:
