@@ -144,7 +144,7 @@ def test_ltx_of_either_kind(pipeline, decodes_with_noise):
 def test_the_command_with_a_controller(warm, tmp_path):
     "Its levels are measured before, listed in the report, and told in the command that makes it again."
     out = tmp_path/'run'
-    done = warm('stream', 'tiny', *two, '--duration', 2, '--controller', 'bola', '--deadline-s', 60, '--metric', 'temporal_flicker', '--out', out, '--json')
+    done = warm('stream', 'tiny', *two, '--duration', 2, '--steps', 2, '--controller', 'bola', '--deadline-s', 60, '--metric', 'temporal_flicker', '--out', out, '--json')
     assert done.status == 0, done.err
     (stream,) = json.loads(done.out)['streams']
     page = (out/'report.html').read_text(encoding='utf-8')

@@ -40,7 +40,7 @@ class FrameWindow:
         self.patience_s, self.grace_s = patience_s, grace_s
         self.pushed = self.sent = self.dropped = self.most = 0  # `most` is the largest number under way
         self.last, self.pages = None, {}  # The newest frame; `Page` by name
-        self._waiting, self._newest_sent, self._settled, self._wait_s = None, None, -1, forgive_s
+        self._waiting, self._settled, self._wait_s = None, -1, forgive_s
         self._times, self._recent = deque(maxlen=256), deque()  # When the last frames were sent, and drawn
         self._lock, self._watched = threading.RLock(), clock()
 
@@ -58,7 +58,7 @@ class FrameWindow:
         "Send a frame, or let it wait."
         with self._lock:
             self.pushed, self.last = self.pushed + 1, frame
-            if self._waiting is not None and self._waiting is not self._newest_sent: self._count_dropped()
+            if self._waiting is not None: self._count_dropped()
             self._waiting = frame
             if self.under_way and self.clock() - self._sent_at(self._settled + 1) > self._wait_s:
                 self._settled = self.sent - 1
@@ -112,6 +112,6 @@ class FrameWindow:
         if self._waiting is None or self.under_way >= self.width: return
         frame, self._waiting = self._waiting, None
         self._times.append(self.clock())
-        self.sent, self._newest_sent = self.sent + 1, frame
+        self.sent += 1
         self.most = max(self.most, self.under_way)
         self.send(self.sent - 1, frame)
