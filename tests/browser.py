@@ -1,5 +1,6 @@
 "A private JupyterLab on loopback and a headless Chromium to look at it with."
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -80,11 +81,12 @@ def run_code(pg, code: str) -> None:
     pg.evaluate('(code) => { window.jupyterapp.shell.currentWidget.context.sessionContext.session.kernel.requestExecute({code}) }', code)
 
 
-def wait_for_file(path: Path, seconds: float = 60.) -> str:
-    "What is written there, once it is."
+def asked(pg, expression: str, folder: Path, seconds: float = 60.) -> object:
+    "What an expression is worth in the kernel of the notebook that is open, if JSON can say it."
+    file = folder/f'{time.monotonic_ns()}.json'
+    run_code(pg, f'import json, os; open({str(file) + ".part"!r}, "w").write(json.dumps({expression})); os.replace({str(file) + ".part"!r}, {str(file)!r})')
     end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f'{path.name} was not written'
+    while not file.exists():
+        assert time.monotonic() < end, f'the kernel did not say what {expression} is'
         time.sleep(.05)
-    time.sleep(.1)  # It may still be on its way
-    return path.read_text()
+    return json.loads(file.read_text())

@@ -1,5 +1,4 @@
 """From a frame's push in the kernel to its picture in a page: 30 frames/s of 256 x 256 through `LiveStream`, in a real JupyterLab and a real Chromium. As a dated JSON file, and pictures of the widget for the documentation. `python tests/nightly_widget.py --out papers/results --pictures nbs/images`"""
-import json
 import os
 import sys
 import tempfile
@@ -56,9 +55,7 @@ def run(folder: Path, seconds: float) -> dict:
         pg.locator('.vdb-live-stop').click()
         pg.wait_for_function("document.querySelector('.vdb-live').dataset.status == 'stopped'")
         drawn = pg.evaluate('window.drawn')
-        browser.run_code(pg, f'open({str(folder/"told.json")!r}, "w").write(json.dumps(dict(sent=sent, pushed=live.window.pushed, dropped=live.window.dropped, most=live.window.most)))')
-        told = browser.wait_for_file(folder/'told.json')
-    told = json.loads(told)
+        told = browser.asked(pg, 'dict(sent=sent, pushed=live.window.pushed, dropped=live.window.dropped, most=live.window.most)', folder)
     at, when = dict(map(tuple, told['sent'])), np.array([t for _, t in drawn])/1000
     late = np.array([t/1000 - at[n] for n, t in drawn])*1000
     settled = when > when[0] + 2  # Two seconds in which everything is new
