@@ -476,6 +476,7 @@ def wrong_word_costs(
 def training_record(
     folder: Path,  # The `out` of `train_denoiser`
     pipe: 'LTXPipeline',  # Of ours, in float32; gets the weights that were kept, one after the other
+    count: int = 48,  # Clips that are asked about, of each file
 ) -> dict:  # 'date', 'environment', 'minutes', 'log', and 'wrong_words': a row a file of kept weights
     "The log of a training, and what a wrong word cost on the way: each a mean and its standard error."
     log, wrong = [json.loads(line) for line in (folder/'log.jsonl').read_text().splitlines()], []
@@ -483,7 +484,7 @@ def training_record(
     for file in sorted(folder.glob('weights-*.pt'), key=lambda file: int(file.stem.split('-')[1])):
         kept = torch.load(file, weights_only=True)
         parts.load_state_dict(kept['average'])
-        costs = {name: np.array(values) for name, values in wrong_word_costs(pipe).items()}
+        costs = {name: np.array(values) for name, values in wrong_word_costs(pipe, count).items()}
         row = {name: [float(c.mean()), float(c.std(ddof=1)/len(c)**0.5)] for name, c in costs.items()}
         wrong.append(dict(step=kept['step']) | row)
     return dict(date=datetime.date.today().isoformat(), minutes=round(log[-1]['seconds']/60),
