@@ -17,7 +17,7 @@ prompts = ['a red circle moves right quickly on a black background', 'a blue squ
 async def soak(seconds: float, fps: float) -> dict:
     from vdb.streaming import benchmark_live_streaming
     from vdb.streaming.measures import trend
-    turns = [prompts[k % len(prompts)] for k in range(max(2, int(seconds/15)))]
+    turns = [prompts[k % len(prompts)] for k in range(max(4, int(seconds/15)))]
     names = lambda: sorted(t.name for t in threading.enumerate() if t.name != 'tqdm_monitor')
     before = names()
     metrics = await benchmark_live_streaming('tiny', turns, seconds, fps, keep=False)
