@@ -64,6 +64,15 @@ print(load_controllers(), AdaptiveQualityController(ladder, 'halfway').choose(St
     assert done.status == 0 and done.out.strip() == "['bola', 'fixed', 'halfway', 'pid', 'rate'] 1", done.err + done.out
 
 
+def test_a_strategy_of_a_plugin(warm, site):
+    code = """from vdb.optimize.space import Integer, Space
+from vdb.optimize.strategies import load_strategies, new_strategy
+search = new_strategy('corner', Space(dict(steps=Integer(2, 8))), (), 0)
+print('corner' in load_strategies(), search.ask(), search.ask())"""
+    done = warm.python(with_plugin(site)['setup'] + '\n' + code)
+    assert done.status == 0 and done.out.strip() == "True {'steps': 2} None", done.err + done.out
+
+
 def test_without_it_nothing_of_it_is_there(warm, tmp_path):
     done = warm('run', 'toy', '--suite', 'two', cwd=tmp_path)
     assert done.status == 2

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_THREADS', 'seed_list', 'margins_for', 'primary_for', 'image_hashes', 'Plan', 'use_threads', 'CellSamples',
-           'Produced', 'execute_cell', 'check_measured_alike', 'execute', 'unfinished', 'record_environment',
-           'unscored', 'StoredCells', 'score_stored', 'metrics_of', 'check_retry', 'forget_for']
+           'Produced', 'execute_cell', 'check_measured_alike', 'make_cells', 'execute', 'unfinished',
+           'record_environment', 'unscored', 'StoredCells', 'score_stored', 'metrics_of', 'check_retry', 'forget_for']
 
 # %% ../nbs/51_cells.ipynb #imports
 import math
@@ -199,8 +199,8 @@ def check_measured_alike(folder: RunFolder, protocol: Protocol, metrics: Sequenc
         raise RunError('{path} was scored by other versions of {names} meanwhile: give the same command '
                        'again', path=folder.path, names=', '.join(changed))
 
-# %% ../nbs/51_cells.ipynb #execute
-def execute(
+# %% ../nbs/51_cells.ipynb #make_cells
+def make_cells(
     protocol: Protocol,
     cells: Sequence[Generation],  # Those to make, as planned
     produce: Callable[[Generation], Produced],
@@ -208,7 +208,7 @@ def execute(
     folder: RunFolder,
     progress: bool = True,  # A bar with the time left, on standard error
 ) -> None:
-    "Make these cells, then compact: also where none is left, since a kill may have come before it."
+    "Make these cells, and commit each."
     from tqdm.auto import tqdm
     total, prompts = len(protocol.prompts)*len(protocol.seeds), {p.id: p for p in protocol.prompts}
     bar = tqdm(total=total, initial=total - len(cells), desc=protocol.model['name'], unit=t('clip'),
@@ -224,6 +224,18 @@ def execute(
     with bar:
         while cells and cells != before: before, cells = cells, [c for c in cells if not made(c)]
     if cells: warnings.warn(t('{n} cells are being made by other processes', n=len(cells)), stacklevel=2)
+
+# %% ../nbs/51_cells.ipynb #execute
+def execute(
+    protocol: Protocol,
+    cells: Sequence[Generation],  # Those to make, as planned
+    produce: Callable[[Generation], Produced],
+    metrics: Sequence[Metric],
+    folder: RunFolder,
+    progress: bool = True,  # A bar with the time left, on standard error
+) -> None:
+    "Make these cells, then compact: also where none is left, since a kill may have come before it."
+    make_cells(protocol, cells, produce, metrics, folder, progress)
     folder.compact()
 
 # %% ../nbs/51_cells.ipynb #unfinished

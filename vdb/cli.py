@@ -6,8 +6,9 @@
 __all__ = ['app', 'state', 'AsJson', 'Quiet', 'Retry', 'RunPath', 'Metrics', 'Primary', 'Margins', 'WithReport', 'Kind',
            'ModelName', 'Seeds', 'Steps', 'Guidance', 'Frames', 'Pixels', 'Fps', 'NotThis', 'Scheduler', 'Given',
            'Levers', 'Threads', 'Device', 'Dtype', 'Revision', 'Out', 'options', 'say', 'main', 'run_command',
-           'stream_command', 'score_command', 'rescore_command', 'compare_command', 'report_command', 'show_command',
-           'verify_command', 'bench_command', 'metrics_command', 'suites_command', 'models_command', 'doctor_command']
+           'stream_command', 'tune_command', 'score_command', 'rescore_command', 'compare_command', 'report_command',
+           'show_command', 'verify_command', 'bench_command', 'metrics_command', 'suites_command', 'models_command',
+           'doctor_command']
 
 # %% ../nbs/95_cli.ipynb #imports
 import errno
@@ -29,6 +30,7 @@ from .i18n import format_number, t, tn
 from .text import one_line
 
 if TYPE_CHECKING:
+    from vdb.optimize.tuning import Tuning
     from vdb.runs import Run
     from vdb.streaming.engine import LiveState
 
@@ -346,6 +348,85 @@ def _live_line(quiet: bool) -> Iterator[tuple[Callable[['LiveState'], None], Cal
     finally:
         if terminal and not quiet: print('\r\x1b[2K', end='', file=sys.stderr, flush=True)
 
+# %% ../nbs/95_cli.ipynb #tune_command
+@app.command('tune', help=t("Search for a model's best settings, and try the best on unseen prompts."),
+             epilog=t('Example: vdb tune tiny --minimize latency --maximize adherence --budget 40'))
+def tune_command(
+    model: ModelName,
+    minimize: Annotated[Optional[list[str]], typer.Option(help=t('latency, memory_gb or a metric; give it '
+                                                                 'again for more.'))] = None,
+    maximize: Annotated[Optional[list[str]], typer.Option(help=t('A metric, such as adherence; give it again '
+                                                                 'for more.'))] = None,
+    constraint: Annotated[Optional[list[str]], typer.Option(help=t('What may not be passed, such as '
+                                                                   '"memory_gb < 8"; give it again for '
+                                                                   'more.'))] = None,
+    budget: Annotated[int, typer.Option(help=t("Trials, besides that of the model's own settings."))] = 60,
+    strategy: Annotated[str, typer.Option(help=t('random, grid, or a sampler of Optuna, such as '
+                                                 'optuna:TPESampler.'))] = 'random',
+    space: Annotated[Optional[str], typer.Option(help=t('A JSON file of parameters; what the model offers '
+                                                        'when left out.'))] = None,
+    suite: Annotated[str, typer.Option(help=t('The name of a suite, or a .jsonl or .txt file.'))] = 'shapes',
+    prompts: Annotated[Optional[int], typer.Option(help=t('How many of its prompts the search sees; 12 when '
+                                                          'left out, or half of a small suite.'))] = None,
+    seeds: Seeds = '1',
+    recheck_seeds: Annotated[int, typer.Option(help=t('Seeds of each prompt of the search, for promising '
+                                                      'trials that are made again.'))] = 3,
+    unseen_seeds: Annotated[int, typer.Option(help=t('Seeds of each prompt that is kept back.'))] = 2,
+    seed: Annotated[int, typer.Option(help=t('Of the strategy, and of which prompts it sees.'))] = 0,
+    out: Out = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    frames: Frames = None,
+    height: Pixels = None,
+    width: Pixels = None,
+    fps: Fps = None,
+    negative_prompt: NotThis = None,
+    scheduler: Scheduler = None,
+    given: Given = None,
+    margin: Margins = None,
+    threads: Threads = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    revision: Revision = None,
+    report: WithReport = True,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    "`vdb tune`."
+    from vdb.optimize.search import tune
+    settings = dict(frames=frames, height=height, width=width, fps=fps, steps=steps, guidance=guidance,
+                    negative_prompt=negative_prompt, scheduler=scheduler, extra=_values(given, '--set'))
+    found = tune(model, minimize or (), maximize or (), constraint or (), budget, strategy, space, suite,
+                 prompts, _seeds(seeds), recheck_seeds, unseen_seeds, _margins(margin), settings, seed, out,
+                 threads, device, dtype, revision, not quiet)
+    path = found.report() if report else None
+    text, value = _search(found)
+    if path: text += '\n' + t('Report: {path}', path=path)
+    say(as_json, text, value | dict(report=path))
+
+# %% ../nbs/95_cli.ipynb #search
+def _search(found: 'Tuning') -> tuple[str, dict]:
+    "A search for a person and for a program."
+    from vdb.reports.tuning import tuning_sentences
+    chosen, held = found.recommended, found.confirmation
+    command = [t('To use it: {command}', command=found.command())] if found.command() else []
+    text = '\n'.join([repr(found), ' '.join(tuning_sentences(found)), *command])
+    changes = [asdict(c) | dict(ratio=c.ratio) for c in held.changes] if held else []
+    verdicts = {r.metric: str(r.verdict) for r in held.guarded} if held else {}
+    return text, dict(path=found.path, model=found.model, trials=len(found.trials),
+                      failed=sum(x.done and not x.ok for x in found.trials),
+                      front=[x.number for x in found.front], recommended=chosen and chosen.number,
+                      settings=chosen and chosen.config, unseen=changes, verdicts=verdicts,
+                      command=found.command() or None)
+
+
+# %% ../nbs/95_cli.ipynb #as_search
+def _as_search(path: str) -> 'Tuning | None':  # None: it is no search
+    "The search in a folder."
+    from vdb.files import Folder
+    from vdb.optimize.tuning import open_tuning
+    return open_tuning(path) if Folder(path).content('tuning.json') is not None else None
+
 # %% ../nbs/95_cli.ipynb #score_command
 @app.command('score', help=t("Score somebody else's clips."),
              epilog=t('Example: vdb score my_videos/ --suite shapes'))
@@ -416,7 +497,8 @@ def report_command(
 ) -> None:
     "`vdb report`."
     from vdb.runs import open_run
-    written = open_run(path).report(kind, open_it)
+    search = _as_search(path)
+    written = search.report(kind, open_it) if search else open_run(path).report(kind, open_it)
     say(as_json, t('Report: {path}', path=written), dict(report=written))
 
 # %% ../nbs/95_cli.ipynb #show_command
@@ -430,6 +512,7 @@ def show_command(
     from vdb.metrics.base import metric_name
     from vdb.runs import estimates_of, open_run
     from vdb.stats.intervals import approximate_note
+    if search := _as_search(path): return say(as_json, *_search(search))
     run = open_run(path)
     estimates, cost, every = run.estimates, run.cost, estimates_of(run)
     found = [*(f'{metric_name(e.metric, e.variant)}: {e}' for e in every), *approximate_note(every)]

@@ -23,15 +23,16 @@ from .text import nearest, one_line
 
 # %% ../nbs/48_notebooks.ipynb #Paper
 # What it reports on: what everybody gets, and the fields of the title
-USUAL = dict(run='model_report', stream='stream_report', comparison='comparison')
-FIELDS = dict(run={'model', 'suite'}, stream={'model', 'suite'}, comparison={'a', 'b'})
+USUAL = dict(run='model_report', stream='stream_report', comparison='comparison', search='tuning_report')
+FIELDS = dict(run={'model', 'suite'}, stream={'model', 'suite'}, comparison={'a', 'b'},
+              search={'model', 'suite'})
 
 @dataclass(frozen=True)
 class Paper:
     "A report's notebook."
     name: str  # What `--kind` calls it
     file: Path
-    reports_on: str  # 'run', 'stream' (a run of streams) or 'comparison'
+    reports_on: str  # 'run', 'stream' (a run of streams), 'comparison' or 'search'
     title: str  # Of its page: a sentence with the fields {model} and {suite}, or {a} and {b}
 
 # %% ../nbs/48_notebooks.ipynb #all_papers
@@ -58,8 +59,8 @@ def _paper(name: str, file: Path) -> Paper | None:  # None where it is no report
     if texts and about in USUAL and _fields(title) <= FIELDS[about]:
         return Paper(name, file, about, title)
     warnings.warn(t('{file} is no report: its metadata should say what it reports on (run, stream, '
-                    'comparison) and its title, with no fields but {{model}}, {{suite}} or {{a}}, {{b}}',
-                    file=file))
+                    'comparison, search) and its title, with no fields but {{model}}, {{suite}} or {{a}}, '
+                    '{{b}}', file=file))
     return None
 
 def _fields(title: str) -> set[str]:

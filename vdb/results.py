@@ -545,7 +545,8 @@ def command_of(
     source = folder.environment(damaged=True).get('source') or {}
     videos, model = source.get('videos'), source.get('model')
     stream = source.get('stream') or {}
-    if not (videos or model and (source.get('suite') or stream)): return ''  # A list's prompts have no name
+    named = source.get('suite') or more.get('suite') or stream  # A list's prompts have no name
+    if not (videos or model and named): return ''
     options = [('suite', source.get('suite')), *(('prompt', p) for p in stream.get('prompts', ())),
                *((k, v) for k, v in stream.items() if k != 'prompts')]
     if not videos: options += _run_options(folder, source)
