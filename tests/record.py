@@ -17,10 +17,11 @@ def options(text: str, **defaults: object) -> argparse.Namespace:
 
 
 def keep(kind: str, out: str, threads: int, **found: object) -> Path:
-    "Write `<date>-<kind>.json`. The code is all of `vdb.streaming`, its widget, and what generates."
+    "Write `<date>-<kind>.json`. The code is all of `vdb.streaming`, its widget, or `vdb.optimize`; and what generates."
     from vdb.timing import environment
     now = environment('cpu', threads)
-    files = [*sorted((vdb/'streaming').glob('*.py')), vdb/'models'/'pipelines.py']
+    part = 'optimize' if kind == 'tuning' else 'streaming'
+    files = [*sorted((vdb/part).glob('*.py')), vdb/'models'/'pipelines.py']
     if kind == 'widget': files += sorted(f for f in (vdb/'widgets').rglob('*') if f.suffix in ('.py', '.js', '.css'))
     code = hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()[:16]
     report = dict(date=datetime.date.today().isoformat(), code=code, **found, **{k: now[k] for k in ('python', 'processor', 'cores', 'threads', 'versions')})

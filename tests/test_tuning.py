@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-small = ['--suite', 'tiny', '--prompts', 3, '--frames', 9, '--recheck-seeds', 1, '--unseen-seeds', 1, '--threads', 1, '--margin', 'adherence=0.9', '--quiet']
+small = ['--suite', 'tiny', '--prompts', 3, '--frames', 9, '--recheck-seeds', 1, '--unseen-seeds', 1, '--steps', 24, '--threads', 1, '--margin', 'adherence=0.9', '--quiet']
 
 
 @pytest.fixture
@@ -24,15 +24,17 @@ def test_the_command_and_its_report(warm, space, tmp_path):
     done = warm(*call)
     assert done.status == 0, done.err
     said = json.loads(done.out)
-    assert (said['trials'], said['failed'], said['report']) == (4, 0, f'{out}/report.html') and said['recommended'] in (1, 2, 3)
-    assert 2 <= said['settings']['steps'] <= 4 and 0 < said['unseen'][0]['ratio'] < 1 and said['unseen'][0]['better'] > .5 and said['verdicts'] in ({'adherence': v} for v in ('not worse', 'better', 'not enough data'))
+    assert (said['trials'], said['failed'], said['report'], said['choices_judged']) == (4, 0, f'{out}/report.html', 1)
+    assert 2 <= said['settings']['steps'] <= 4 and said['unseen'][0]['ratio'] < 1, 'a sixth of the steps'
+    assert said['held_up'] and said['verdicts'] in ({'adherence': 'not worse'}, {'adherence': 'better'}), 'the margin is nearly all there is'
     page = (out/'report.html').read_text(encoding='utf-8')
     for text in ('tiny, tuned', 'Recommended: steps', 'On 9 prompts that the search had not seen', 'To use it: vdb run tiny', 'Made again with other seeds', 'Where they differ most'): assert text in page, text
     assert page.count('data:image/png') == 2 and 'Traceback' not in page
 
     import optuna
     study = optuna.load_study(study_name='vdb', storage=f'sqlite:///{out}/study.db')
-    assert [trial.state.name for trial in study.trials] == ['COMPLETE']*4 and study.metric_names == ['latency', 'adherence'] and 0 < len(study.best_trials) <= 4
+    assert [trial.state.name for trial in study.trials] == ['COMPLETE']*4 and study.metric_names == ['latency', 'adherence']
+    assert {trial.number for trial in study.best_trials} == set(said['front'])
     from vdb.optimize.tuning import open_tuning
     found = open_tuning(str(out))
     prompts = [{p.id for p in some} for some in (found.plan.prompts, found.plan.unseen)]
@@ -60,18 +62,18 @@ def test_the_command_and_its_report(warm, space, tmp_path):
 
 def test_a_search_that_is_killed_ends_like_one_that_is_not(warm, space, tmp_path):
     "Quality does not hang on the clock: trials, scores, clips and the choice are the same."
-    def call(name): return ['tune', 'tiny', '--maximize', 'adherence', '--budget', 3, '--space', space, '--out', tmp_path/name, '--no-report', '--json', *small]
+    def call(name): return ['tune', 'tiny', '--maximize', 'adherence', '--budget', 3, '--strategy', 'optuna:TPESampler', '--space', space, '--out', tmp_path/name, '--no-report', '--json', *small, '--steps', 2, '--guidance', 1]  # Poor ones, so that something is better
     whole, kills, rng = warm(*call('whole')), 0, random.Random(0)
     assert whole.status == 0, whole.err
     for n in range(40):
         running = warm.start(*call('killed'))
-        began, most = time.monotonic(), rng.uniform(1, 6) if n < 6 else 600
+        began, most = time.monotonic(), rng.uniform(.3, 3) if n < 8 else 600
         while time.monotonic() - began < most and not running.ended(): time.sleep(.02)
         if running.ended(): break
         running.kill_after(0)
         kills += 1
     done = running.wait()
-    assert done.status == 0 and kills >= 2, (kills, done.err)
+    assert done.status == 0 and kills >= 3, (kills, done.err)
     from vdb.optimize.tuning import open_tuning
     a, b = (open_tuning(str(tmp_path/name)) for name in ('whole', 'killed'))
     def told(found): return [(x.number, x.config, x.origin, x.outcome.values, x.outcome.by_prompt) for x in found.trials]

@@ -50,6 +50,7 @@ class ModelCells:
     def __call__(self, cell: Generation) -> Produced:
         "Make one clip. What goes wrong with it is its row; what goes wrong with the folder is raised."
         device, self.cold, cold = getattr(self.model, 'device', 'cpu'), False, self.cold
+        reset_peak_memory(device)  # What was made before in this process is not of this clip
         samples = CellSamples(self.protocol.fingerprint, cell, device, cold)
         try:
             video = self._generated(cell, samples)
@@ -212,7 +213,6 @@ class RunJob:
             here = record_environment(folder, use_threads(threads), device, reasons)
             self.todo = [replace(cell, environment=here) for cell in self.todo]
             cold = len(self.todo) == len(protocol.plan()) or not _warm_up(model, protocol, self.todo[0])
-            reset_peak_memory(device)  # What was made before in this process is not of this run
         self.cells = ModelCells(model, protocol, folder, cold)
 
     def make(self, cells: Sequence[Generation], progress: bool = False) -> None:

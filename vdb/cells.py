@@ -168,14 +168,14 @@ def execute_cell(
 ) -> Generation:  # As it became
     "Produce, score, commit."
     made = produce(cell)
+    peak = peak_memory(made.samples.device) if made.samples else None  # Scoring is no part of it
     began, done = time.perf_counter(), made.generation
     if done.status == 'ok' and made.clip is None: return done  # It is lost: whoever produced it tells
     where = dict(run=protocol.fingerprint, model=done.model, seed=done.seed, prompt=prompt)
     scores = _scores(made, metrics, where)
     if made.samples:
         made.samples.add('score', time.perf_counter() - began)
-        stage, size = peak_memory(made.samples.device)
-        made.samples.add(stage, size, 'bytes')
+        made.samples.add(*peak, 'bytes')
     check_measured_alike(folder, protocol, metrics)
     folder.commit([done], made.samples.rows if made.samples else [], scores)
     return done

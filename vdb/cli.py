@@ -416,7 +416,8 @@ def _search(found: 'Tuning') -> tuple[str, dict]:
     return text, dict(path=found.path, model=found.model, trials=len(found.trials),
                       failed=sum(x.done and not x.ok for x in found.trials),
                       front=[x.number for x in found.front], recommended=chosen and chosen.number,
-                      settings=chosen and chosen.config, unseen=changes, verdicts=verdicts,
+                      settings=chosen and chosen.config, held_up=held and held.held_up, unseen=changes,
+                      verdicts=verdicts, choices_judged=found.judged,
                       command=found.command() or None)
 
 

@@ -8,12 +8,14 @@ __all__ = ['PARTS', 'Lap', 'stage_laps', 'peak_memory', 'reset_peak_memory', 'me
 
 # %% ../nbs/06_timing.ipynb #imports
 import os
+import re
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 # %% ../nbs/06_timing.ipynb #Lap
 @dataclass(frozen=True)
@@ -95,6 +97,9 @@ def peak_memory(
     if device.startswith('cuda'):
         import torch
         return 'peak_allocated', torch.cuda.max_memory_allocated(device)
+    try: text = Path('/proc/self/status').read_text(encoding='ascii', errors='replace')
+    except OSError: text = ''
+    if told := re.search(r'^VmHWM:\s+(\d+) kB', text, re.M): return 'peak_process', int(told[1])*1024
     unit = 1 if sys.platform == 'darwin' else 1024
     return 'peak_process', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*unit
 

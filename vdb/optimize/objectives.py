@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COSTS', 'LIMIT', 'Objective', 'read_objectives', 'Limit', 'read_limits', 'Outcome', 'prompt_means', 'value_of',
-           'outcome_of']
+           'excess_of', 'outcome_of']
 
 # %% ../../nbs/64b_optimize.objectives.ipynb #imports
 import math
@@ -62,10 +62,10 @@ def read_objectives(
         metric = _metric_of(name)
         own, name = (metric.direction, metric.name) if metric else ('lower', name)
         if name in found: raise InputError('the objective {name} is given twice', name=name)
-        if own not in ('none', direction):
-            word = t('minimize') if own == 'lower' else t('maximize')
-            raise InputError('{name} is better when it is {direction}: {word} it', name=name, word=word,
-                             direction=t('lower') if own == 'lower' else t('higher'))
+        if own == 'lower' != direction:
+            raise InputError('{name} is better when it is lower: minimize it', name=name)
+        if own == 'higher' != direction:
+            raise InputError('{name} is better when it is higher: maximize it', name=name)
         found[name] = Objective(name, direction, metric.margin if metric else None)
     return tuple(found.values())
 
@@ -104,8 +104,19 @@ def read_limits(
             raise InputError("the limit is {text}: expected a cost or a metric, a sign and a number, such as "
                              "'memory_gb < 8'", text=one_line(repr(text), 60))
         metric = _metric_of(parts[1])
+        if not metric and bound <= 0 and '<' in parts[2]:
+            raise InputError('the limit {text} cannot be kept: a cost is above 0', text=text)
         found.append(Limit(metric.name if metric else parts[1], parts[2], bound))
+    _check_limits(found)
     return tuple(found)
+
+# %% ../../nbs/64b_optimize.objectives.ipynb #check_limits
+def _check_limits(limits: Sequence[Limit]) -> None:
+    "Refuses limits that contradict each other."
+    for low in (x for x in limits if '>' in x.sign):
+        for high in (x for x in limits if '<' in x.sign and x.name == low.name):
+            if low.excess(high.bound) > 0 or high.excess(low.bound) > 0:
+                raise InputError('the limits {low} and {high} contradict each other', low=low, high=high)
 
 # %% ../../nbs/64b_optimize.objectives.ipynb #Outcome
 @dataclass(frozen=True)
@@ -160,6 +171,14 @@ def value_of(
     if not len(means): return math.nan, math.nan
     return float(means.mean()), float(means.std(ddof=1)/math.sqrt(len(means))) if len(means) > 1 else math.nan
 
+# %% ../../nbs/64b_optimize.objectives.ipynb #excess_of
+def excess_of(
+    run: Run,
+    limits: Sequence[Limit],
+) -> dict[str, float]:  # Limit -> by how much it is passed, if above 0; NaN where there is no value
+    "What a run says of limits."
+    return {str(x): x.excess(value_of(run, x.name)[0]) for x in limits}
+
 # %% ../../nbs/64b_optimize.objectives.ipynb #outcome_of
 def outcome_of(
     run: Run,
@@ -178,4 +197,4 @@ def outcome_of(
     if missing: return Outcome(reason=t('no value of {names}', names=', '.join(missing)))
     values, errors = zip(*(found[o.name] for o in objectives))
     scored = {m['name']: prompt_means(run, m['name']) for m in run.protocol.metrics}
-    return Outcome(values, errors, {str(x): x.excess(found[x.name][0]) for x in limits}, by_prompt=scored)
+    return Outcome(values, errors, excess_of(run, limits), by_prompt=scored)

@@ -61,8 +61,9 @@ def plot_pareto(
         ax.errorbar(o.values[i], o.values[j], errors[1], errors[0], fmt=shape, color=colour, ms=6 if top
                     else 4,
                     alpha=1 if top else .5, lw=.8, zorder=3 if top else 2)
+    side = 'post' if tuning.plan.objectives[i].direction == 'lower' else 'pre'
     front = np.array(sorted((t.outcome.values[i], t.outcome.values[j]) for t in tuning.front))
-    if len(front) > 1 and len(names) == 2: ax.step(*front.T, where='post', color=FRONT, lw=1, alpha=.6)
+    if len(front) > 1 and len(names) == 2: ax.step(*front.T, where=side, color=FRONT, lw=1, alpha=.6)
     chosen = tuning.recommended
     if chosen: ax.plot(chosen.outcome.values[i], chosen.outcome.values[j], 'o', ms=13, mfc='none',
                        mec='black', zorder=4)

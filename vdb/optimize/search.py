@@ -6,27 +6,30 @@
 __all__ = ['KEPT_BACK', 'Loader', 'begin_part', 'Search', 'beside_default', 'confirm', 'split_prompts', 'tune']
 
 # %% ../../nbs/64h_optimize.search.ipynb #imports
+import gc
 import json
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from ..bench import RunJob, begin_run, make_in_turn, read_settings
 from ..cells import Plan, margins_for, seed_list
 from ..claims import Claims
-from ..core import GenerationError, InputError, Model, RunError, Settings, canonical_json, digest
+from ..core import Cancelled, DiskError, InputError, Model, RunError, Settings, canonical_json, digest
 from ..files import Folder
 from ..i18n import t, tn
 from ..metrics.base import choose
 from ..models.pipelines import as_model, generation_error, load, pick_device, pick_dtype
-from .choice import guards_of
+from .choice import RECHECKS, guards_of
 from .objectives import COSTS, Objective, Outcome, outcome_of, read_limits, read_objectives
 from .space import Config, Space, read_space
 from .strategies import Strategy, new_strategy
-from .trials import Trial
+from .trials import Trial, TrialStore
 from .tunable import LEVERS, default_config, run_options, space_of
 from .tuning import Tuning, TuningPlan
 from ..prompts.suites import AnySuite, Suite, load_suite
@@ -56,10 +59,16 @@ class Loader:
         if not self.named: return self._loaded['']
         key, options = self.key(config), run_options(config)
         if key not in self._loaded:
-            if not beside: self._loaded.clear()  # Before the next one comes
+            if not beside: self._clear()  # Before the next one comes
             self._loaded[key] = load(str(self.model), self.device, options.get('dtype', self.dtype),
                                      self.revision, options.get('profile'))
         return self._loaded[key]
+
+    def _clear(self) -> None:
+        "Give back what the models took."
+        self._loaded.clear()
+        gc.collect()
+        if 'torch' in sys.modules: sys.modules['torch'].cuda.empty_cache()
 
     def serves(self, *configs: Config) -> bool:
         "Whether models for all of these can lie in memory together."
@@ -74,7 +83,7 @@ class Loader:
         return dict(model=name, suite=None, device=self.device, dtype=options.get('dtype', self.dtype),
                     revision=self.revision, metrics=[*plan.metrics], margins=plan.margins or None,
                     threads=options.get('threads', plan.threads), profile=options.get('profile'),
-                    primary=[g.name for g in plan.guards[:3]])
+                    primary=[g.name for g in plan.guards])
 
 # %% ../../nbs/64h_optimize.search.ipynb #weight_bytes
 def _weight_bytes(model: Model) -> int:
@@ -107,7 +116,7 @@ def begin_part(
     prompts = plan.unseen if part == 'unseen' else plan.prompts
     asked = Plan(f'{plan.suite}-{part}', prompts, seeds, tuple(choose([*plan.metrics])), options['settings'],
                  plan.margins,
-                 tuple(g.name for g in plan.guards[:3]))
+                 tuple(g.name for g in plan.guards))
     threads = options.get('threads', plan.threads)
     return begin_run(loader.get(config, beside), asked, loader.source(config, plan), out, threads, retry)
 
@@ -135,8 +144,10 @@ class Search:
             self._end(trial)
         if not self.tuning.trials: self._end(self.tuning.store.begin(self.default, 'default'))
         while sum(x.origin == 'strategy' for x in self.tuning.trials) < budget:
+            while wanted := self.tuning.store.take_waiting(): self._end(wanted)  # What a person enqueued
             config = self.strategy.ask()
-            if config is None: return warnings.warn(t('every configuration of the space has been tried'))
+            if config is None: return warnings.warn(t('{name} has nothing left to try',
+                                                      name=self.tuning.plan.strategy))
             self.tuning.plan.space.check(config)
             self._end(self.tuning.store.begin(config, 'strategy'))
 
@@ -154,21 +165,33 @@ class Search:
             outcome = before[0].outcome if before else self._measured(trial)
             trial = self.tuning.store.finish(trial, outcome, before[0].number if before else None)
             if self.on_trial: self.on_trial(trial)
-        if trial.config: self.strategy.tell(trial.config, trial.outcome)
+        if self.tuning.plan.space.has(trial.config): self.strategy.tell(trial.config, trial.outcome)
 
     def _measured(self, trial: Trial) -> Outcome:
         "What the run of a trial says."
         plan, out = self.tuning.plan, f'{self.tuning.path}/trials/{trial.name}'
         again = 'failed' if trial.origin == 'default' else None  # Without it there is no search
         try: job = begin_part(plan, self.loader, trial.config, out, retry=again)
-        except (InputError, MemoryError, RuntimeError,
-                ValueError) as error:  # It cannot be loaded, or is refused
+        except (RunError, DiskError, Cancelled): raise
+        except Exception as error:  # It cannot be loaded, or is refused
             if trial.origin == 'default': raise
             return Outcome(reason=str(generation_error(error)))
         job.make(job.todo)
         outcome = outcome_of(job.end(), plan.objectives, plan.limits)
-        if outcome.ok or trial.origin != 'default': return outcome
+        if trial.origin != 'default': return self._as_scored(outcome)
+        if outcome.ok: return outcome
         raise RunError("the model's own settings cannot be measured: {why}", why=outcome.reason)
+
+    def _as_scored(self, outcome: Outcome) -> Outcome:
+        "An outcome, if no prompt lacks a score that the model's own settings have: its mean is another one."
+        own, watched = self.tuning.default.outcome.by_prompt, {o.name for o in self.tuning.plan.objectives}
+        for name in watched & {*own}:
+            lacking = {*own[name]} - {*outcome.by_prompt.get(name, {})}
+            if outcome.ok and lacking:
+                return Outcome(reason=tn('{name} has no value for {n} prompt',
+                                         '{name} has no value for {n} prompts',
+                                         len(lacking), name=name))
+        return outcome
 
 # %% ../../nbs/64h_optimize.search.ipynb #beside_default
 def beside_default(
@@ -180,15 +203,13 @@ def beside_default(
     progress: bool = True,
 ) -> None:
     "Make a trial's configuration again, beside the model's own settings."
-    folder = f'{tuning.path}/{"confirm" if part == "unseen" else part}'
-    parts, together = [('default', default), (trial.name, trial.config)], loader.serves(default, trial.config)
+    own, folder = ('default', 'recheck') if part == 'recheck' else (f'{trial.name}-default', 'confirm')
+    parts, together = [(own, default), (trial.name, trial.config)], loader.serves(default, trial.config)
     def begun(name, config):
-        return begin_part(tuning.plan, loader, config, f'{folder}/{name}', part, beside=together)
+        return begin_part(tuning.plan, loader, config, f'{tuning.path}/{folder}/{name}', part,
+                          beside=together)
     if together: return make_in_turn([begun(*each) for each in parts], progress)
-    for each in parts:
-        job = begun(*each)
-        job.make(job.todo, progress)
-        job.end()
+    for each in parts: make_in_turn([begun(*each)], progress)
 
 # %% ../../nbs/64h_optimize.search.ipynb #confirm
 def confirm(
@@ -198,11 +219,13 @@ def confirm(
     progress: bool = True,
 ) -> None:
     "Make promising trials again until one holds up, and that one on unseen prompts."
-    while trial := tuning.recommended:
-        if trial.origin == 'default': return
-        if tuning.plan.guards and trial.number not in tuning.rechecks:
-            beside_default(tuning, loader, default, trial, 'recheck', progress)
-        else: return beside_default(tuning, loader, default, trial, 'unseen', progress)
+    for _ in range(RECHECKS):
+        trial = tuning.next_recheck
+        if trial is None: break
+        beside_default(tuning, loader, default, trial, 'recheck', progress)
+    chosen = tuning.recommended
+    if chosen is not None and chosen.origin != 'default':
+        beside_default(tuning, loader, default, chosen, 'unseen', progress)
 
 # %% ../../nbs/64h_optimize.search.ipynb #split_prompts
 KEPT_BACK = 6  # Prompts at least: with fewer there is no verdict
@@ -239,39 +262,62 @@ def _plan(
                          'loaded again',
                          name=needing[0])
     limits = read_limits(asked['constraints'])
-    named = [n for part in ('minimize', 'maximize') for n in ([asked[part]] if isinstance(asked[part], str)
-                                                              else asked[part])]
-    named = [n for n in (*named, *(x.name for x in limits), *suite.primary) if n not in COSTS]
+    _check_space(model, space, settings)
+    named = [*_listed(asked['minimize']), *_listed(asked['maximize']), *(x.name for x in limits),
+             *suite.primary]
+    named = [n for n in named if n not in COSTS]
     chosen = choose([*dict.fromkeys(named)]) if named else choose()
     margins = margins_for(chosen, asked['margins'])
     primary = [Objective(m.name, m.direction) for m in chosen if m.name in suite.primary]
     prompts, unseen = split_prompts(suite, asked['prompts'], asked['seed'])
     seeds = seed_list(asked['seeds'])
+    Plan(suite.name, suite.prompts, seeds, tuple(chosen))  # Raises for prompts that cannot be told apart
     again, last = max(seeds) + 1, max(seeds) + 1 + len(seed_list(asked['recheck_seeds']))
     later = range(last, last + len(seed_list(asked['unseen_seeds'])))
-    return TuningPlan(model.fingerprint(), suite.name, prompts, unseen, seeds, tuple(range(again, last)),
+    found = asked['suite'] if isinstance(asked['suite'], (str, Path)) else None
+    return TuningPlan(model.fingerprint(), suite.name, found and str(found), prompts, unseen, seeds,
+                      tuple(range(again, last)),
                       tuple(later), settings,
                       threads, objectives,
                       limits, tuple(dict.fromkeys(named)) or tuple(m.name for m in chosen), margins,
                       tuple(guards_of(objectives, primary, margins)), space, asked['strategy'], asked['seed'])
 
+# %% ../../nbs/64h_optimize.search.ipynb #listed
+def _listed(names: str | Sequence[str]) -> list[str]: return [names] if isinstance(names,
+                                                                                   str) else list(names or ())
+
+# %% ../../nbs/64h_optimize.search.ipynb #check_space
+def _check_space(model: Model, space: Space, settings: Settings) -> None:
+    "Refuses a space of which the model takes nothing, such as one with a misspelt parameter."
+    if not hasattr(model, 'check'): return
+    rng, told = np.random.default_rng(0), None
+    for _ in range(20):
+        try: return model.check(run_options(space.sample(rng), settings)['settings'])
+        except InputError as error: told = error
+    raise told
+
 # %% ../../nbs/64h_optimize.search.ipynb #begun
 def _begun(out: str, plan: TuningPlan) -> Tuning:
     "The folder of a search, new or gone on with."
     folder, asked = Folder(out), json.loads(json.dumps(plan.as_dict()))
-    if not folder.is_local:
-        raise InputError('{out} is no folder on a disk: a trial store is a database, which needs one',
-                         out=out)
     there = folder.read_json('tuning.json')
-    if there is None:
-        if folder.read_json('protocol.json'): raise InputError('{out} is a run: choose another folder',
-                                                               out=out)
-        folder.write_bytes('tuning.json', json.dumps(asked, indent=1, ensure_ascii=False).encode())
+    if there is None: folder.write_bytes('tuning.json', json.dumps(asked, indent=1,
+                                                                   ensure_ascii=False).encode())
     elif other := [k for k in asked if asked[k] != there.get(k)]:
         raise RunError('the search in {path} was begun with other values of {what}: choose another folder',
-                       path=folder.path,
-                       what=', '.join(other))
+                       path=folder.path, what=', '.join(other))
+    if there is None or not folder.names('trials'):  # It may have been killed between the two
+        TrialStore(folder, plan.space, plan.objectives, plan.limits, new=True)
     return Tuning(out)
+
+# %% ../../nbs/64h_optimize.search.ipynb #check_folder
+def _check_folder(folder: Folder) -> None:
+    "Refuses a folder that cannot hold a search."
+    if not folder.is_local:
+        raise InputError('{out} is no folder on a disk: a trial store is a database, which needs one',
+                         out=folder.path)
+    if folder.read_json('protocol.json'):
+        raise InputError('{out} is a run: choose another folder', out=folder.path)
 
 # %% ../../nbs/64h_optimize.search.ipynb #tune
 def tune(
@@ -310,16 +356,18 @@ def tune(
     loader = Loader(model, device, dtype, revision)
     plan = _plan(loader, objectives, asked, settings, threads or os.cpu_count() or 1)
     new_strategy(strategy, plan.space, objectives, seed)  # Refused before anything is written
-    name = plan.model.get('name', 'model')
-    tuning = _begun(out or f'runs/tune-{name}-{digest(json.loads(json.dumps(plan.as_dict())), 8)}', plan)
+    which = digest(json.loads(json.dumps(plan.as_dict())), 8)
+    folder = Folder(out or f'runs/tune-{plan.model.get("name", "model")}-{which}')
+    _check_folder(folder)
     default = default_config(loader.get({}), plan.space, settings, plan.threads) or {}
-    with Claims(tuning.folder).held('search') as ours:
+    with Claims(folder).held('search') as ours:
         if not ours:
             raise RunError('another process is searching in {path}: wait for it, or choose another folder',
-                           path=tuning.path)
+                           path=folder.path)
+        tuning = _begun(folder.path, plan)
         with _bar(budget, tuning, progress) as told:
-            Search(tuning, loader, default, lambda trial: (told(trial), on_trial
-                                                           and on_trial(trial))).run(budget)
+            def both(trial): told(trial), on_trial and on_trial(trial)
+            Search(tuning, loader, default, both).run(budget)
         confirm(tuning, loader, default, progress)
     return tuning
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core import RunError
+from ..core import InputError, RunError
 from ..files import Folder
 from .objectives import Limit, Objective, Outcome
 from .space import Config, Space
@@ -46,15 +46,20 @@ class TrialStore:
         space: Space,
         objectives: Sequence[Objective],
         limits: Sequence[Limit] = (),
+        new: bool = False,  # Whether it is to be made where it is not there
     ) -> None:
         self.space, self.objectives, self.limits = space, tuple(objectives), tuple(limits)
         self.path = Path(folder.absolute)/'study.db'
         directions = ['minimize' if o.direction == 'lower' else 'maximize' for o in objectives]
         with self._readable():
             import optuna
-            self.study = optuna.create_study(storage=self.url, study_name='vdb', directions=directions,
-                                             load_if_exists=True, sampler=optuna.samplers.RandomSampler())
-            if not self.study.trials: self.study.set_metric_names([o.name for o in objectives])
+            wait = dict(connect_args=dict(timeout=60))  # Seconds, for another program that writes
+            storage = optuna.storages.RDBStorage(self.url, engine_kwargs=wait)
+            how = dict(study_name='vdb', storage=storage, sampler=optuna.samplers.RandomSampler())
+            if new:
+                self.study = optuna.create_study(**how, directions=directions, load_if_exists=True)
+                self.study.set_metric_names([o.name for o in objectives])
+            else: self.study = optuna.load_study(**how)
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
@@ -62,18 +67,23 @@ class TrialStore:
         with quiet_optuna():
             try: yield
             except Exception as error:
+                if 'locked' in str(error.__cause__ or error):
+                    raise RunError('{path} is being written by another program: give the same command again',
+                                   path=self.path) from error
                 raise RunError('{path} is no trial store that can be used ({why}): move it away, or choose '
                                'another folder', path=self.path, why=one_line(error, 200)) from error
 
+    @property
+    def _storage(self) -> 'BaseStorage': return self.study._storage
     @property
     def url(self) -> str: return f'sqlite:///{self.path}'  # For optuna-dashboard
 
     @property
     def trials(self) -> list[Trial]:  # In the order of their numbers
-        "All of them, the ones that have begun, too."
+        "Those that have begun: one that somebody asked Optuna for is none before it is taken."
         with self._readable(): stored = self.study.get_trials(deepcopy=False)
-        return [_as_trial(trial, self.objectives, self.space)
-                for trial in stored]
+        ours = [x for x in stored if x.state.is_finished() or 'origin' in x.user_attrs]
+        return [_as_trial(x, self.objectives, self.space) for x in ours]
 
     def begin(self, config: Config, origin: str) -> Trial:
         "A new trial, all of it at once."
@@ -81,16 +91,33 @@ class TrialStore:
         running = optuna.trial.TrialState.RUNNING
         trial = optuna.trial.create_trial(state=running, params=config, user_attrs=dict(origin=origin),
                                           distributions=self.space.distributions(config))
-        with self._readable(): self.study.add_trial(trial)
-        return self.trials[-1]
+        with self._readable(): stored = self._storage.create_new_trial(self.study._study_id, trial)
+        return next(x for x in self.trials if x.number == self._storage.get_trial(stored).number)
+
+    def take_waiting(self) -> Trial | None:  # None: there is none that can be tried
+        "The next trial that a person enqueued with Optuna. One that is not of the space fails, and says why."
+        import optuna
+        states = optuna.trial.TrialState
+        while True:
+            with self._readable():
+                queue = self.study.get_trials(deepcopy=False, states=(states.WAITING,))
+                if not queue: return None
+                config = dict(queue[0].system_attrs.get('fixed_params') or queue[0].params)
+                try: why = self.space.check(config) or ''
+                except InputError as error: why = str(error)
+                trial = self.study.ask({} if why else self.space.distributions(config))
+                trial.set_user_attr('origin', 'person')
+            taken = next(x for x in self.trials if x.number == trial.number)
+            if not why: return taken
+            self.finish(taken, Outcome(reason=why))
 
     def finish(self, trial: Trial, outcome: Outcome, same_as: int | None = None) -> Trial:
         "Write what came of a trial. Attributes come before the end, which makes them count."
         import optuna
         states = optuna.trial.TrialState
         with self._readable():
-            there = next(x for x in self.study.get_trials(deepcopy=False) if x.number == trial.number)
-            live = optuna.trial.Trial(self.study, there._trial_id)
+            stored = self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, trial.number)
+            live, there = optuna.trial.Trial(self.study, stored), self._storage.get_trial(stored)
             names = [o.name for o in self.objectives]
             notes = dict(errors=dict(zip(names, map(_finite, outcome.errors))), reason=outcome.reason,
                          by_prompt=outcome.by_prompt, same_as=same_as)

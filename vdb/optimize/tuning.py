@@ -23,14 +23,15 @@ from ..files import Folder
 from ..html import paragraph, table
 from ..i18n import format_number, t, tn
 from ..notebooks import execute_paper, get_paper
-from .choice import SURE, Guard, deciding, front, probability_above, promising, recommend
-from .objectives import Limit, Objective, prompt_means, read_limits, value_of
+from .choice import (SURE, Guard, deciding, front, next_recheck, probability_above, promising,
+                                 recommend)
+from .objectives import Limit, Objective, excess_of, prompt_means, read_limits, value_of
 from .space import Config, Space, read_space
 from .trials import Trial, TrialStore
 from ..results import command_of
 from ..runs import Run, open_run, seconds_by_clip
 from ..stats.paired import compare as compare_values
-from ..stats.verdicts import Comparison
+from ..stats.verdicts import Comparison, Verdict
 from ..text import one_line
 
 # %% ../../nbs/64g_optimize.tuning.ipynb #TuningPlan
@@ -41,7 +42,8 @@ PARTS = dict(prompts=Prompt, unseen=Prompt, objectives=Objective,
 class TuningPlan:
     "What decides what a search finds, but for its budget."
     model: dict  # Its fingerprint, with its name
-    suite: str
+    suite: str  # Its name
+    suite_source: str | None  # What finds it again: a name or a file; None: prompts were given
     prompts: tuple[Prompt, ...]  # Those of the search
     unseen: tuple[Prompt, ...]  # Those on which its choice is confirmed
     seeds: tuple[int, ...]
@@ -127,6 +129,15 @@ class Confirmation:
     chosen: Run
     comparison: RunComparison
     changes: tuple[Change, ...]  # One an objective
+    excess: dict[str, float]  # Limit -> by how much the choice passed it, if above 0
+
+    @property
+    def lost(self) -> int: return len(self.chosen.generations) - self.chosen.counts['ok']
+    @property
+    def held_up(self) -> bool:
+        "Whether nothing speaks against the choice: no verdict \"worse\", no clip lost, no limit passed."
+        worse = any(r.verdict == Verdict.WORSE for r in self.guarded)
+        return not (worse or self.lost or any(not x <= 0 for x in self.excess.values()))
 
     @property
     def guarded(self) -> list[Comparison]:
@@ -139,10 +150,13 @@ class Recheck:
     "A promising trial, made again."
     number: int
     not_worse: dict[str, float]  # Metric that guards -> the probability that its loss is within the margin
-    lost: int = 0  # Clips that failed
+    lost: int  # Clips that failed
+    excess: dict[str, float]  # Limit -> by how much it was passed, if above 0
 
     @property
-    def held_up(self) -> bool: return not self.lost and all(p >= SURE for p in self.not_worse.values())
+    def held_up(self) -> bool:
+        sure = all(p >= SURE for p in self.not_worse.values())
+        return sure and not self.lost and all(x <= 0 for x in self.excess.values())
 
 # %% ../../nbs/64g_optimize.tuning.ipynb #recheck
 def _recheck(tuning: 'Tuning', name: str) -> Recheck | None:  # None: it is not done
@@ -153,7 +167,8 @@ def _recheck(tuning: 'Tuning', name: str) -> Recheck | None:  # None: it is not 
     if not (default.complete and chosen.complete): return None
     found = {g.name: g.probability(*(prompt_means(r, g.name) for r in (default, chosen)))
              for g in tuning.plan.guards}
-    return Recheck(int(name), found, len(chosen.generations) - chosen.counts['ok'])
+    lost = len(chosen.generations) - chosen.counts['ok']
+    return Recheck(int(name), found, lost, excess_of(chosen, tuning.plan.limits))
 
 # %% ../../nbs/64g_optimize.tuning.ipynb #Tuning
 class Tuning:
@@ -170,7 +185,7 @@ class Tuning:
         except Exception as error:
             raise RunError('{path}/tuning.json is not what was written ({why})', path=path,
                            why=one_line(error, 200)) from error
-        if self.folder.content('study.db') is None and self.folder.names('trials'):
+        if 'study.db' not in self.folder.names(''):
             raise RunError('the trial store of {path} is gone: study.db is not there', path=path)
         self.store = TrialStore(self.folder, self.plan.space, self.plan.objectives, self.plan.limits)
 
@@ -189,10 +204,19 @@ class Tuning:
         return front(self.trials, self.plan.objectives)
 
     @property
-    def recommended(self) -> Trial | None:  # None: none keeps the limits
+    def promising(self) -> list[Trial]:
+        "Trials that may be the choice, the best first, and the model's own settings."
+        return promising(self.trials, self.plan.objectives, self.plan.guards)
+
+    @property
+    def recommended(self) -> Trial | None:  # None: nothing that keeps the limits has held up
         "The choice; the model's own settings where none is better."
-        plan, rechecked = self.plan, {n: x.held_up for n, x in self.rechecks.items()}
-        return recommend(promising(self.trials, plan.objectives, plan.guards), rechecked)
+        return recommend(self.promising, {n: x.held_up for n, x in self.rechecks.items()})
+
+    @property
+    def next_recheck(self) -> Trial | None:  # None: none is left that may be better than the choice
+        "The promising trial to make again next."
+        return next_recheck(self.promising, {n: x.held_up for n, x in self.rechecks.items()})
 
     @property
     def rechecks(self) -> dict[int, Recheck]:  # By the number of the trial
@@ -216,19 +240,24 @@ class Tuning:
         "How the choice held up."
         trial = self.recommended
         if trial is None or trial.origin == 'default': return None
-        if any(self.folder.read_json(f'confirm/{x}/protocol.json') is None
-               for x in ('default', trial.name)): return None
-        default, chosen = (open_run(f'{self.path}/confirm/{x}') for x in ('default', trial.name))
+        names = f'{trial.name}-default', trial.name
+        if any(self.folder.read_json(f'confirm/{x}/protocol.json') is None for x in names): return None
+        default, chosen = (open_run(f'{self.path}/confirm/{x}') for x in names)
         if not (default.complete and chosen.complete): return None
-        both = compare(default, chosen, None)
+        both = compare(default, chosen)
         changes = tuple(change_of(o, default, chosen, both.rows) for o in self.plan.objectives)
-        return Confirmation(trial, default, chosen, both, changes)
+        return Confirmation(trial, default, chosen, both, changes, excess_of(chosen, self.plan.limits))
+
+    @property
+    def judged(self) -> int:
+        "How many choices the unseen prompts have judged: a larger budget may have led to another one."
+        return sum(name.isdigit() for name in self.folder.names('confirm'))
 
     def command(self) -> str:  # Empty where it has none
         "What runs the model with the settings that are recommended."
-        found = self.confirmation
-        if found is None: return ''
-        return command_of(found.chosen.folder, suite=self.plan.suite, seeds=4, out=f'runs/{self.model}-tuned')
+        found, suite = self.confirmation, self.plan.suite_source
+        if found is None or not found.held_up or suite is None: return ''
+        return command_of(found.chosen.folder, suite=suite, seeds=4, out=f'runs/{self.model}-tuned')
 
     @property
     def table(self) -> pd.DataFrame:  # A row a trial
@@ -260,11 +289,11 @@ class Tuning:
 def _row(x: Trial, plan: TuningPlan, best: bool) -> dict:
     "A trial as a row of a table."
     state = 'begun' if not x.done else 'failed' if not x.ok else 'ok'
-    row = dict(trial=x.number, origin=x.origin, state=state) | {name: x.config.get(name)
-                                                                for name in plan.space.parameters}
+    row = dict(trial=x.number, origin=x.origin, state=state)
+    row |= {f'params_{name}': x.config.get(name) for name in plan.space.parameters}  # As Optuna calls them
     for i, o in enumerate(plan.objectives):
-        row[o.name], row[f'{o.name}_se'] = (x.outcome.values[i],
-                                            x.outcome.errors[i]) if x.ok else (math.nan, math.nan)
+        row[o.name] = x.outcome.values[i] if x.ok else math.nan
+        row[f'{o.name}_se'] = x.outcome.errors[i] if x.ok else math.nan
     kept = bool(x.ok and x.outcome.keeps_limits)
     return row | dict(keeps_limits=kept, on_front=best, seconds=x.seconds, reason=x.outcome.reason if x.done
                       else '')
