@@ -26,14 +26,14 @@ from ..i18n import t, tn
 from ..metrics.base import choose
 from ..models.pipelines import as_model, generation_error, load, pick_device, pick_dtype
 from .choice import RECHECKS, guards_of
-from .objectives import COSTS, Objective, Outcome, outcome_of, read_limits, read_objectives
+from .objectives import (COSTS, Objective, Outcome, as_names, outcome_of, read_limits,
+                                     read_objectives)
 from .space import Config, Space, read_space
-from .strategies import Strategy, new_strategy
+from .strategies import new_strategy
 from .trials import Trial, TrialStore
 from .tunable import LEVERS, default_config, run_options, space_of
 from .tuning import Tuning, TuningPlan
 from ..prompts.suites import AnySuite, Suite, load_suite
-from ..runs import open_run
 
 # %% ../../nbs/64h_optimize.search.ipynb #Loader
 class Loader:
@@ -146,8 +146,8 @@ class Search:
         while sum(x.origin == 'strategy' for x in self.tuning.trials) < budget:
             while wanted := self.tuning.store.take_waiting(): self._end(wanted)  # What a person enqueued
             config = self.strategy.ask()
-            if config is None: return warnings.warn(t('{name} has nothing left to try',
-                                                      name=self.tuning.plan.strategy))
+            if config is None:
+                return warnings.warn(t('{name} has nothing left to try', name=self.tuning.plan.strategy))
             self.tuning.plan.space.check(config)
             self._end(self.tuning.store.begin(config, 'strategy'))
 
@@ -263,7 +263,7 @@ def _plan(
                          name=needing[0])
     limits = read_limits(asked['constraints'])
     _check_space(model, space, settings)
-    named = [*_listed(asked['minimize']), *_listed(asked['maximize']), *(x.name for x in limits),
+    named = [*as_names(asked['minimize']), *as_names(asked['maximize']), *(x.name for x in limits),
              *suite.primary]
     named = [n for n in named if n not in COSTS]
     chosen = choose([*dict.fromkeys(named)]) if named else choose()
@@ -282,10 +282,6 @@ def _plan(
                       limits, tuple(dict.fromkeys(named)) or tuple(m.name for m in chosen), margins,
                       tuple(guards_of(objectives, primary, margins)), space, asked['strategy'], asked['seed'])
 
-# %% ../../nbs/64h_optimize.search.ipynb #listed
-def _listed(names: str | Sequence[str]) -> list[str]: return [names] if isinstance(names,
-                                                                                   str) else list(names or ())
-
 # %% ../../nbs/64h_optimize.search.ipynb #check_space
 def _check_space(model: Model, space: Space, settings: Settings) -> None:
     "Refuses a space of which the model takes nothing, such as one with a misspelt parameter."
@@ -301,8 +297,8 @@ def _begun(out: str, plan: TuningPlan) -> Tuning:
     "The folder of a search, new or gone on with."
     folder, asked = Folder(out), json.loads(json.dumps(plan.as_dict()))
     there = folder.read_json('tuning.json')
-    if there is None: folder.write_bytes('tuning.json', json.dumps(asked, indent=1,
-                                                                   ensure_ascii=False).encode())
+    text = json.dumps(asked, indent=1, ensure_ascii=False).encode()
+    if there is None: folder.write_bytes('tuning.json', text)
     elif other := [k for k in asked if asked[k] != there.get(k)]:
         raise RunError('the search in {path} was begun with other values of {what}: choose another folder',
                        path=folder.path, what=', '.join(other))

@@ -89,10 +89,11 @@ def _check_range(kind: str, low: float, high: float, log: bool, whole: bool) -> 
         kinds = (int, np.integer) if whole else (int, float, np.number)
         return isinstance(x, kinds) and not isinstance(x, bool)
     if not (number(low) and number(high) and -MOST <= low < high <= MOST):
-        template = ('{kind} from {low} to {high}: expected two whole numbers, the lower one first'
-                    if whole else
-                    '{kind} from {low} to {high}: expected two numbers, the lower one first')
-        raise InputError(template, kind=kind, low=repr(low), high=repr(high))
+        ends = dict(kind=kind, low=repr(low), high=repr(high))
+        if not whole:
+            raise InputError('{kind} from {low} to {high}: expected two numbers, the lower one first', **ends)
+        raise InputError('{kind} from {low} to {high}: expected two whole numbers, the lower one first',
+                         **ends)
     if not isinstance(log, bool):
         raise InputError('log is {value}: expected true or false', value=one_line(repr(log), 40))
     if log and low <= 0:
@@ -100,9 +101,18 @@ def _check_range(kind: str, low: float, high: float, log: bool, whole: bool) -> 
                          low=low)
 
 # %% ../../nbs/64a_optimize.space.ipynb #Scale
+@dataclass(frozen=True)
 class _Scale:
     "Numbers from `low` to `high`: where each lies between 0 and 1."
-    ordered = True
+    low: float
+    high: float
+    log: bool = False
+    when: str = ''  # A condition on parameters before it; empty: it is always there
+    ordered, whole = True, False
+
+    def __post_init__(self) -> None:
+        _check_range(type(self).__name__, self.low, self.high, self.log, self.whole)
+
     def position(self, value: float) -> float:
         low, high, x = (math.log(v) if self.log else v for v in (self.low, self.high, value))
         return (x - low)/(high - low)
@@ -118,16 +128,13 @@ class _Scale:
         moved = [self.at(self.position(value) + step) for step in (-.1, .1)]
         return [v for v in dict.fromkeys(self._apart(value, moved)) if v != value and self.has(v)]
 
+    def _apart(self, value: float, moved: list[float]) -> list[float]: return moved
+    def grid(self, most: int) -> list[float]: return [*dict.fromkeys(map(self.at, np.linspace(0, 1, most)))]
+
 # %% ../../nbs/64a_optimize.space.ipynb #Real
 @dataclass(frozen=True)
 class Real(_Scale):
     "A number on a scale, to four significant digits."
-    low: float
-    high: float
-    log: bool = False
-    when: str = ''  # A condition on parameters before it; empty: it is always there
-
-    def __post_init__(self) -> None: _check_range('Real', self.low, self.high, self.log, whole=False)
     def at(self, position: float) -> float:
         "The value at a place from 0 to 1."
         return min(max(float(f'{self._between(position):.4g}'), self.low), self.high)
@@ -137,8 +144,6 @@ class Real(_Scale):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return number and self.low <= value <= self.high
 
-    def _apart(self, value: float, moved: list[float]) -> list[float]: return moved
-    def grid(self, most: int) -> list[float]: return [*dict.fromkeys(map(self.at, np.linspace(0, 1, most)))]
     def distribution(self) -> 'BaseDistribution':
         from optuna.distributions import FloatDistribution
         return FloatDistribution(self.low, self.high, log=self.log)
@@ -147,12 +152,7 @@ class Real(_Scale):
 @dataclass(frozen=True)
 class Integer(_Scale):
     "A whole number."
-    low: int
-    high: int
-    log: bool = False
-    when: str = ''  # As in `Real`
-
-    def __post_init__(self) -> None: _check_range('Integer', self.low, self.high, self.log, whole=True)
+    whole = True
     def at(self, position: float) -> int:
         "The value at a place from 0 to 1."
         return min(max(round(self._between(position)), self.low), self.high)
@@ -168,7 +168,6 @@ class Integer(_Scale):
     def _apart(self, value: int, moved: list[int]) -> list[int]:
         return [min(moved[0], value - 1), max(moved[1], value + 1)]
 
-    def grid(self, most: int) -> list[int]: return [*dict.fromkeys(map(self.at, np.linspace(0, 1, most)))]
     def distribution(self) -> 'BaseDistribution':
         from optuna.distributions import IntDistribution
         return IntDistribution(self.low, self.high, log=self.log)
@@ -179,7 +178,7 @@ class Categorical:
     "One of several values, in no order."
     ordered = False
     choices: tuple  # Texts, numbers, true, false or None
-    when: str = ''  # As in `Real`
+    when: str = ''  # As of a number
 
     def __post_init__(self) -> None:
         kind, given = type(self).__name__, self.choices

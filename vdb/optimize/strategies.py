@@ -143,7 +143,8 @@ class OptunaSearch:
             self.space, self.rng = space, np.random.default_rng(seed)
             directions = ['minimize' if o.direction == 'lower' else 'maximize' for o in objectives]
             self.study = optuna.create_study(sampler=_sampler(sampler, seed), directions=directions)
-            self.failed, self.running, self.over = optuna.trial.TrialState.FAIL, {}, False
+            self.failed, self.running = optuna.trial.TrialState.FAIL, {}
+            self.worst, self.over = (), False
 
     def ask(self) -> Config | None:
         "What the sampler suggests; after many that break a constraint, one drawn at random."
@@ -160,15 +161,23 @@ class OptunaSearch:
             return config
 
     def tell(self, config: Config, outcome: Outcome) -> None:
-        "What came of it; of a failed one the sampler learns that it failed."
+        "What came of it; a failed one has the worst values so far, and breaks a constraint."
+        if outcome.ok: self.worst = self._worse(outcome.values)
         with quiet_optuna():
             trial = self.running.pop(canonical_json(config), None) or self._given(config)
             for name, excess in outcome.excess.items(): trial.set_constraint(name, excess)
-            how = dict(values=outcome.values) if outcome.ok else dict(state=self.failed)
+            trial.set_constraint('failed', 0. if outcome.ok else 1.)
+            values = outcome.values if outcome.ok else self.worst
+            how = dict(values=values) if values else dict(state=self.failed)  # Nothing to compare it with yet
             try: self.study.tell(trial, **how)
             except RuntimeError as error:  # A sampler that has tried all there is stops its study
                 if 'Study.stop' not in str(error): raise
                 self.over = True
+
+    def _worse(self, values: tuple[float, ...]) -> tuple[float, ...]:
+        "The worst of each objective, seen before or now."
+        signs = [1 if d.name == 'MINIMIZE' else -1 for d in self.study.directions]
+        return tuple(s*max(s*a, s*b) for s, a, b in zip(signs, self.worst or values, values))
 
     def _given(self, config: Config) -> 'Trial':
         "A trial that the sampler did not ask for."

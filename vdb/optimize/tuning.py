@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ..comparison import RunComparison, compare
@@ -120,6 +119,19 @@ def change_of(
     better = probability_above((-objective.sign*(b - a)).to_numpy())
     return Change(objective.name, row.baseline, row.candidate, row.lo, row.hi, better)
 
+# %% ../../nbs/64g_optimize.tuning.ipynb #needed_two
+def _needed_two(default: Run, chosen: Run) -> bool:
+    "Whether two runs are of one model that was loaded in two ways."
+    a, b = ((r.protocol.model, r.protocol.profile) for r in (default, chosen))
+    return a != b
+
+# %% ../../nbs/64g_optimize.tuning.ipynb #excess_again
+def _excess_again(trial: Trial, default: Run, chosen: Run, limits: Sequence[Limit]) -> dict[str, float]:
+    "What a trial that was made again says of limits."
+    found = excess_of(chosen, limits)
+    if not _needed_two(default, chosen): return found
+    return found | {str(x): trial.outcome.excess[str(x)] for x in limits if x.name == 'memory_gb'}
+
 # %% ../../nbs/64g_optimize.tuning.ipynb #Confirmation
 @dataclass(frozen=True)
 class Confirmation:
@@ -168,7 +180,8 @@ def _recheck(tuning: 'Tuning', name: str) -> Recheck | None:  # None: it is not 
     found = {g.name: g.probability(*(prompt_means(r, g.name) for r in (default, chosen)))
              for g in tuning.plan.guards}
     lost = len(chosen.generations) - chosen.counts['ok']
-    return Recheck(int(name), found, lost, excess_of(chosen, tuning.plan.limits))
+    trial = next(x for x in tuning.trials if x.name == name)
+    return Recheck(trial.number, found, lost, _excess_again(trial, default, chosen, tuning.plan.limits))
 
 # %% ../../nbs/64g_optimize.tuning.ipynb #Tuning
 class Tuning:
@@ -245,8 +258,15 @@ class Tuning:
         default, chosen = (open_run(f'{self.path}/confirm/{x}') for x in names)
         if not (default.complete and chosen.complete): return None
         both = compare(default, chosen)
-        changes = tuple(change_of(o, default, chosen, both.rows) for o in self.plan.objectives)
-        return Confirmation(trial, default, chosen, both, changes, excess_of(chosen, self.plan.limits))
+        changes = tuple(self._change(o, trial, default, chosen, both) for o in self.plan.objectives)
+        excess = _excess_again(trial, default, chosen, self.plan.limits)
+        return Confirmation(trial, default, chosen, both, changes, excess)
+
+    def _change(self, o: Objective, trial: Trial, default: Run, chosen: Run, both: RunComparison) -> Change:
+        if o.name != 'memory_gb' or not _needed_two(default, chosen):
+            return change_of(o, default, chosen, both.rows)
+        values = [x.outcome.values[self.plan.objectives.index(o)] for x in (self.default, trial)]
+        return Change(o.name, *values, *[math.nan]*3)
 
     @property
     def judged(self) -> int:

@@ -150,23 +150,23 @@ def trials_section(
 ) -> Html:
     "The front as a table, and what the other trials were."
     front = tuning.front
-    rows = [{t('Trial'): x.number, t('Settings'): config_text(x.config)} |
-            {objective_name(k): v for k,
-             v in values_text(x, tuning.plan).items()} for x in front[:TRIAL_LIMIT]]
-    parts = heading(t('The front'), 3) + (table(rows, tuple(rows[0])[2:]) if rows
-                                          else paragraph(t('It is empty.')))
-    if len(front) > TRIAL_LIMIT: parts += paragraph(t('{n} more are in the trial store.',
-                                                      n=len(front) - TRIAL_LIMIT))
+    def measured(x): return {objective_name(k): v for k, v in values_text(x, tuning.plan).items()}
+    rows = [{t('Trial'): x.number, t('Settings'): config_text(x.config)} | measured(x)
+            for x in front[:TRIAL_LIMIT]]
+    shown = table(rows, (*rows[0],)[2:]) if rows else paragraph(t('It is empty.'))
+    parts = heading(t('The front'), 3) + shown
+    left = len(front) - len(rows)
+    if left:
+        parts += paragraph(tn('{n} more is in the trial store.', '{n} more are in the trial store.', left))
     lost = [x for x in tuning.trials if x.done and not x.ok]
     over = [x for x in tuning.trials if x.ok and not x.outcome.keeps_limits]
     if over: parts += paragraph(tn('{n} trial passes a limit.', '{n} trials pass a limit.', len(over)))
     if not lost: return parts
-    rows = [{t('Trial'): x.number, t('Settings'): config_text(x.config),
-             t('Reason'): one_line(x.outcome.reason, 200)}
-            for x in lost[:TRIAL_LIMIT]]
-    parts += heading(t('Failed'), 3) + table(rows)
-    return parts + (paragraph(t('{n} more failed.', n=len(lost) - TRIAL_LIMIT)) if len(lost) > TRIAL_LIMIT
-                    else Html(''))
+    by_reason = {}
+    for x in lost: by_reason.setdefault(one_line(x.outcome.reason, 200), []).append(x)
+    rows = [{t('Reason'): reason, t('Trials'): len(some), t('Such as trial'): some[0].number,
+             t('Settings'): config_text(some[0].config)} for reason, some in by_reason.items()]
+    return parts + heading(t('Failed'), 3) + table(rows[:TRIAL_LIMIT], (t('Trials'), t('Such as trial')))
 
 # %% ../../nbs/69a_reports.tuning.ipynb #rechecks_section
 def rechecks_section(
