@@ -361,8 +361,8 @@ def tune_command(
                                                                    '"memory_gb < 8"; give it again for '
                                                                    'more.'))] = None,
     budget: Annotated[int, typer.Option(help=t("Trials, besides that of the model's own settings."))] = 60,
-    strategy: Annotated[str, typer.Option(help=t('random, grid, or a sampler of Optuna, such as '
-                                                 'optuna:TPESampler.'))] = 'random',
+    strategy: Annotated[str, typer.Option(help=t('random, grid, bayes, evolution, or a sampler of '
+                                                 'Optuna, such as optuna:TPESampler.'))] = 'random',
     space: Annotated[Optional[str], typer.Option(help=t('A JSON file of parameters; what the model offers '
                                                         'when left out.'))] = None,
     suite: Annotated[str, typer.Option(help=t('The name of a suite, or a .jsonl or .txt file.'))] = 'shapes',

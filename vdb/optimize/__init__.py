@@ -1,7 +1,8 @@
 "Searches for a model's best settings."
 from importlib import import_module
 
-_public = {'Space': 'space', 'tune': 'search', 'open_tuning': 'tuning'}
+_public = {'Space': 'space', 'BayesianOptimizer': 'bayesian', 'EvolutionaryOptimizer': 'evolutionary',
+           'tune': 'search', 'open_tuning': 'tuning'}
 
 __all__ = [*_public]
 

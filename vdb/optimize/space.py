@@ -285,9 +285,9 @@ class Space:
         "What is one move away: one parameter changed, and those that hang on it with it."
         moved = [config | {name: value} for name in config
                  for value in self.parameters[name].near(config[name])]
-        return [c for c in map(self._completed, moved) if self.allows(c)]
+        return [c for c in map(self.completed, moved) if self.allows(c)]
 
-    def _completed(self, values: Config) -> Config:
+    def completed(self, values: Config) -> Config:
         "With those parameters that exist: new ones in the middle of their range."
         config = {}
         for name, p in self.parameters.items():
@@ -314,13 +314,13 @@ class Space:
         for (name, _), x in zip(self.columns, np.asarray(numbers, float).tolist(), strict=True):
             values.setdefault(name, []).append(x)
         def value(p, x): return p.at(x[0]) if p.ordered else p.choices[int(np.argmax(x))]
-        return self._completed({name: value(p, values[name]) for name, p in self.parameters.items()})
+        return self.completed({name: value(p, values[name]) for name, p in self.parameters.items()})
 
     def grid(self, most: int) -> list[Config]:  # Each once
         "Every combination of at most so many values of each number."
         values = [p.grid(most) for p in self.parameters.values()]
         full = (dict(zip(self.parameters, v)) for v in product(*values))
-        found = {canonical_json(c): c for c in map(self._completed, full) if self.allows(c)}
+        found = {canonical_json(c): c for c in map(self.completed, full) if self.allows(c)}
         return [*found.values()]
 
     def distributions(self, config: Config) -> dict[str, 'BaseDistribution']:
