@@ -414,7 +414,8 @@ def _search(found: 'Tuning') -> tuple[str, dict]:
     changes = [asdict(c) | dict(ratio=c.ratio) for c in held.changes] if held else []
     verdicts = {r.metric: str(r.verdict) for r in held.guarded} if held else {}
     return text, dict(path=found.path, model=found.model, trials=len(found.trials),
-                      failed=sum(x.done and not x.ok for x in found.trials),
+                      dropped=sum(x.dropped for x in found.trials),
+                      failed=sum(x.failed for x in found.trials),
                       front=[x.number for x in found.front], recommended=chosen and chosen.number,
                       settings=chosen and chosen.config, held_up=held and held.held_up, unseen=changes,
                       verdicts=verdicts, choices_judged=found.judged,

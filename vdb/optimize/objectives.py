@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['COSTS', 'LIMIT', 'Objective', 'read_objectives', 'as_names', 'Limit', 'read_limits', 'Outcome', 'prompt_means',
-           'value_of', 'excess_of', 'outcome_of']
+           'value_of', 'excess_of', 'outcome_of', 'beside']
 
 # %% ../../nbs/64b_optimize.objectives.ipynb #imports
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -128,12 +128,14 @@ class Outcome:
     values: tuple[float, ...] = ()  # One an objective; empty where it failed
     errors: tuple[float, ...] = ()  # Their standard errors; NaN where one is not known
     excess: dict[str, float] = field(default_factory=dict)  # Limit -> by how much it was passed, if above 0
-    reason: str = ''  # Why it failed
-    # Metric -> prompt id -> its mean
+    reason: str = ''  # Why it failed; where there are values, why it was dropped before its end
+    # 'latency' or a metric -> prompt id -> its mean
     by_prompt: dict[str, dict[str, float]] = field(default_factory=dict, repr=False)
 
     @property
-    def ok(self) -> bool: return bool(self.values)
+    def ok(self) -> bool: return bool(self.values) and not self.reason
+    @property
+    def dropped(self) -> bool: return bool(self.values) and bool(self.reason)
     @property
     def keeps_limits(self) -> bool: return self.ok and all(x <= 0 for x in self.excess.values())
 
@@ -182,22 +184,50 @@ def excess_of(
     "What a run says of limits."
     return {str(x): x.excess(value_of(run, x.name)[0]) for x in limits}
 
+# %% ../../nbs/64b_optimize.objectives.ipynb #latency_by_prompt
+def _latency_by_prompt(run: Run) -> dict[str, float]:
+    "Seconds a warm clip of each prompt, over its seeds."
+    seconds = seconds_by_clip(run)
+    if not len(seconds): return {}
+    return seconds.loc[~seconds['cold'].astype(bool), 'generate'].groupby('prompt').mean().to_dict()
+
 # %% ../../nbs/64b_optimize.objectives.ipynb #outcome_of
 def outcome_of(
     run: Run,
     objectives: Sequence[Objective],
     limits: Sequence[Limit] = (),
+    prompts: Sequence[str] | None = None,  # Ids of those that count, where others are not made yet
 ) -> Outcome:
     "What a run says of the settings that it was made with."
-    lost = run.generations[run.generations['status'] != 'ok']
+    cells, ids = run.generations, {p.id for p in run.protocol.prompts} if prompts is None else {*prompts}
+    cells = cells[cells['prompt'].isin(ids)]
+    lost = cells[cells['status'] != 'ok']
     if len(lost):
         why = one_line(lost['reason'].value_counts().index[0], 300)
-        return Outcome(reason=tn('{lost} of {n} clip: {why}', '{lost} of {n} clips: {why}',
-                                 len(run.generations),
+        return Outcome(reason=tn('{lost} of {n} clip: {why}', '{lost} of {n} clips: {why}', len(cells),
                                  lost=len(lost), why=why))
     found = {name: value_of(run, name) for name in dict.fromkeys(x.name for x in (*objectives, *limits))}
     missing = [name for name, (value, _) in found.items() if not math.isfinite(value)]
     if missing: return Outcome(reason=t('no value of {names}', names=', '.join(missing)))
     values, errors = zip(*(found[o.name] for o in objectives))
     scored = {m['name']: prompt_means(run, m['name']) for m in run.protocol.metrics}
+    scored |= dict(latency=_latency_by_prompt(run))
+    scored = {name: {p: x for p, x in of.items() if p in ids} for name, of in scored.items()}
     return Outcome(values, errors, excess_of(run, limits), by_prompt=scored)
+
+# %% ../../nbs/64b_optimize.objectives.ipynb #beside
+def beside(
+    outcome: Outcome,
+    default: Outcome,  # Of the model's own settings
+    objectives: Sequence[Objective],
+) -> Outcome:  # As it is where it has no values
+    "An outcome with the values, and the errors, that it has beside the model's own settings."
+    if not outcome.values: return outcome
+    def told(k, name):
+        own, its = (x.by_prompt.get(name, {}) for x in (default, outcome))
+        d = np.array([its[p] - own[p] for p in its if p in own])
+        if not len(d): return outcome.values[k], outcome.errors[k]
+        error = d.std(ddof=1)/math.sqrt(len(d)) if len(d) > 1 else math.nan
+        return float(default.values[k] + d.mean()), float(error)
+    values, errors = zip(*(told(k, o.name) for k, o in enumerate(objectives)))
+    return replace(outcome, values=values, errors=errors)

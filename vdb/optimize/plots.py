@@ -53,11 +53,11 @@ def plot_pareto(
             raise InputError('{name} is no objective of this search: expected one of {names}', name=name,
                              names=', '.join(names))
     i, j, best = names.index(x), names.index(y), {trial.number for trial in tuning.front}
-    for trial in (trial for trial in tuning.trials if trial.ok):
+    for trial in (trial for trial in tuning.trials if trial.ok or trial.dropped):
         o, top = trial.outcome, trial.number in best
-        colour = FRONT if top else PALE if o.keeps_limits else OVER
+        colour = FRONT if top else PALE if o.keeps_limits or trial.dropped else OVER
         errors = [e if e == e else 0 for e in (o.errors[i], o.errors[j])]
-        shape = 's' if trial.origin == 'default' else 'o' if o.keeps_limits else 'x'
+        shape = 's' if trial.origin == 'default' else 'v' if trial.dropped else 'o' if o.keeps_limits else 'x'
         ax.errorbar(o.values[i], o.values[j], errors[1], errors[0], fmt=shape, color=colour, ms=6 if top
                     else 4,
                     alpha=1 if top else .5, lw=.8, zorder=3 if top else 2)
@@ -82,6 +82,8 @@ def plot_history(
     which = tuning.plan.objectives.index(goal)
     done = [x for x in tuning.trials if x.done]
     ok = [(x.number, x.outcome.values[which], x.outcome.keeps_limits) for x in done if x.ok]
+    dropped = [(x.number, x.outcome.values[which]) for x in done if x.dropped]
+    ax.plot(*zip(*dropped or [(np.nan, np.nan)]), 'v', color=PALE, ms=4)
     for kept, colour, shape in ((True, PALE, 'o'), (False, OVER, 'x')):
         ax.plot(*zip(*[(n, v) for n, v, k in ok if k == kept] or [(np.nan, np.nan)]), shape, color=colour,
                 ms=4)
@@ -89,8 +91,8 @@ def plot_history(
     best = goal.sign*np.minimum.accumulate([goal.sign*v for _, v, k in ok if k])
     if numbers: ax.step([*numbers, len(tuning.trials) - 1], [*best, best[-1]], where='post', color=FRONT)
     for x in done:
-        if not x.ok: ax.axvline(x.number, color=OVER, lw=.8, alpha=.3)
-    ax.set_xlabel(t('trial (red line: failed)'))
+        if x.failed: ax.axvline(x.number, color=OVER, lw=.8, alpha=.3)
+    ax.set_xlabel(t('trial (red line: failed, triangle: dropped)'))
     ax.set_ylabel(objective_name(goal.name))
     ax.spines[['top', 'right']].set_visible(False)
     return ax

@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,8 @@ from ..files import Folder
 from ..i18n import t, tn
 from ..metrics.base import choose
 from ..models.pipelines import as_model, generation_error, load, pick_device, pick_dtype
-from .choice import RECHECKS, guards_of
-from .objectives import (COSTS, Objective, Outcome, as_names, outcome_of, read_limits,
+from .choice import RECHECKS, beaten_by, guards_of, rungs
+from .objectives import (COSTS, Objective, Outcome, as_names, beside, outcome_of, read_limits,
                                      read_objectives)
 from .space import Config, Space, read_space
 from .strategies import new_strategy
@@ -34,6 +35,7 @@ from .trials import Trial, TrialStore
 from .tunable import LEVERS, default_config, run_options, space_of
 from .tuning import Tuning, TuningPlan
 from ..prompts.suites import AnySuite, Suite, load_suite
+from ..runs import Run
 
 # %% ../../nbs/64h_optimize.search.ipynb #Loader
 class Loader:
@@ -165,7 +167,9 @@ class Search:
             outcome = before[0].outcome if before else self._measured(trial)
             trial = self.tuning.store.finish(trial, outcome, before[0].number if before else None)
             if self.on_trial: self.on_trial(trial)
-        if self.tuning.plan.space.has(trial.config): self.strategy.tell(trial.config, trial.outcome)
+        if not self.tuning.plan.space.has(trial.config): return
+        own = self.tuning.default.outcome
+        self.strategy.tell(trial.config, beside(trial.outcome, own, self.tuning.plan.objectives))
 
     def _measured(self, trial: Trial) -> Outcome:
         "What the run of a trial says."
@@ -176,16 +180,32 @@ class Search:
         except Exception as error:  # It cannot be loaded, or is refused
             if trial.origin == 'default': raise
             return Outcome(reason=str(generation_error(error)))
+        if trial.origin == 'strategy' and (ended := self._raced(job, trial)): return ended
         job.make(job.todo)
         outcome = outcome_of(job.end(), plan.objectives, plan.limits)
         if trial.origin != 'default': return self._as_scored(outcome)
         if outcome.ok: return outcome
         raise RunError("the model's own settings cannot be measured: {why}", why=outcome.reason)
 
+    def _raced(self, job: RunJob, trial: Trial) -> Outcome | None:  # None: it is worth finishing
+        "Make it prompt by prompt, until it fails or another trial is better in everything."
+        plan, ids = self.tuning.plan, _drawn(self.tuning.plan)
+        earlier = [x for x in self.tuning.trials if x.number < trial.number]
+        for n in rungs(len(ids))[:-1]:
+            job.make([cell for cell in job.todo if cell.prompt in ids[:n]])
+            part = outcome_of(Run(job.folder.path), plan.objectives, plan.limits, ids[:n])
+            rival = part.ok and beaten_by(part, earlier, plan.goals, plan.objectives)
+            if part.ok and rival is None: continue
+            job.end()
+            if not part.ok: return part
+            why = t('dropped after {n} of {total} prompts: trial {rival} is better', n=n, total=len(ids),
+                    rival=rival.number)
+            return replace(beside(part, self.tuning.default.outcome, plan.objectives), reason=why)
+
     def _as_scored(self, outcome: Outcome) -> Outcome:
         "An outcome, if no prompt lacks a score that the model's own settings have: its mean is another one."
         own, watched = self.tuning.default.outcome.by_prompt, {o.name for o in self.tuning.plan.objectives}
-        for name in watched & {*own}:
+        for name in watched & {*own} - {*COSTS}:
             lacking = {*own[name]} - {*outcome.by_prompt.get(name, {})}
             if outcome.ok and lacking:
                 return Outcome(reason=tn('{name} has no value for {n} prompt',
@@ -226,6 +246,11 @@ def confirm(
     chosen = tuning.recommended
     if chosen is not None and chosen.origin != 'default':
         beside_default(tuning, loader, default, chosen, 'unseen', progress)
+
+# %% ../../nbs/64h_optimize.search.ipynb #drawn_order
+def _drawn(plan: TuningPlan) -> list[str]:
+    "The ids of the prompts of a search, in an order by chance: a suite is often sorted."
+    return sorted((p.id for p in plan.prompts), key=lambda i: digest([plan.seed, 'race', i]))
 
 # %% ../../nbs/64h_optimize.search.ipynb #split_prompts
 KEPT_BACK = 6  # Prompts at least: with fewer there is no verdict
@@ -377,7 +402,8 @@ def _bar(budget: int, tuning: Tuning, progress: bool) -> Iterator[Callable[[Tria
               dynamic_ncols=True) as bar:
         def told(trial):
             bar.update()
-            failed = sum(x.done and not x.ok for x in tuning.trials)
-            bar.set_postfix_str(tn('{n} on the front, {failed} failed', '{n} on the front, {failed} failed',
-                                   len(tuning.front), failed=failed))
+            trials = tuning.trials
+            dropped, failed = (sum(getattr(x, state) for x in trials) for state in ('dropped', 'failed'))
+            bar.set_postfix_str(t('{front} on the front, {dropped} dropped, {failed} failed',
+                                  front=len(tuning.front), dropped=dropped, failed=failed))
         yield told

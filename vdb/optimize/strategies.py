@@ -205,12 +205,13 @@ class OptunaSearch:
 
     def tell(self, config: Config, outcome: Outcome) -> None:
         "What came of it; a failed one has the worst values so far, and breaks a constraint."
-        if outcome.ok: self.worst = self._worse(outcome.values)
+        failed = not outcome.values
+        if not failed: self.worst = self._worse(outcome.values)
         with quiet_optuna():
             trial = self.running.pop(canonical_json(config), None) or self._given(config)
             for name, excess in outcome.excess.items(): trial.set_constraint(name, excess)
-            trial.set_constraint('failed', 0. if outcome.ok else 1.)
-            values = outcome.values if outcome.ok else self.worst
+            trial.set_constraint('failed', float(failed))
+            values = self.worst if failed else outcome.values
             how = dict(values=values) if values else dict(state=self.failed)  # Nothing to compare it with yet
             try: self.study.tell(trial, **how)
             except RuntimeError as error:  # A sampler that has tried all there is stops its study

@@ -36,6 +36,10 @@ class Trial:
     def done(self) -> bool: return self.outcome is not None
     @property
     def ok(self) -> bool: return self.done and self.outcome.ok
+    @property
+    def dropped(self) -> bool: return self.done and self.outcome.dropped
+    @property
+    def failed(self) -> bool: return self.done and not self.outcome.values
 
 # %% ../../nbs/64e_optimize.trials.ipynb #TrialStore
 class TrialStore:
@@ -124,8 +128,9 @@ class TrialStore:
             for name, value in notes.items(): live.set_user_attr(name, value)
             for limit, excess in outcome.excess.items():
                 if limit not in there.constraints: live.set_constraint(limit, excess)
+            if outcome.dropped: live.set_user_attr('values', list(outcome.values))
             if outcome.ok: self.study.tell(trial.number, outcome.values)
-            else: self.study.tell(trial.number, state=states.FAIL)
+            else: self.study.tell(trial.number, state=states.PRUNED if outcome.dropped else states.FAIL)
         return next(x for x in self.trials if x.number == trial.number)
 
 # %% ../../nbs/64e_optimize.trials.ipynb #as_trial
@@ -137,7 +142,7 @@ def _as_trial(stored: 'FrozenTrial', objectives: Sequence[Objective], space: Spa
     if state in ('COMPLETE', 'FAIL', 'PRUNED'):
         errors = notes.get('errors') or {}
         known = tuple(math.nan if errors.get(o.name) is None else errors[o.name] for o in objectives)
-        values = tuple(stored.values) if state == 'COMPLETE' else ()
+        values = tuple(stored.values if state == 'COMPLETE' else notes.get('values') or ())
         outcome = Outcome(values, known if values else (), dict(stored.constraints), notes.get('reason', ''),
                           notes.get('by_prompt') or {})
     lasted = stored.duration.total_seconds() if stored.duration else math.nan

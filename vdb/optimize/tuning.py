@@ -67,6 +67,12 @@ class TuningPlan:
         return plain | dict(settings=asdict(self.settings), space=self.space.as_dict(),
                             limits=[str(x) for x in self.limits])
 
+    @property
+    def goals(self) -> tuple[Objective | Guard, ...]:
+        "All that counts: what is to be bettered, and what guards."
+        names = {o.name for o in self.objectives}
+        return *self.objectives, *(g for g in self.guards if g.name not in names)
+
     @classmethod
     def read(cls, found: dict) -> 'TuningPlan':
         "From a file. Raises what its parts raise."
@@ -295,10 +301,12 @@ class Tuning:
         return path
 
     def __repr__(self) -> str:
-        done, failed = [x for x in self.trials if x.ok], [x for x in self.trials if x.done and not x.ok]
-        return t('Search of {model}: {done}, {failed} failed, {front} on the front; {path}', model=self.model,
-                 failed=len(failed),
-                 done=tn('{n} trial', '{n} trials', len(done)), front=len(self.front), path=self.path)
+        trials = self.trials
+        ok, dropped, failed = (sum(map(is_so, trials)) for is_so in (Trial.ok.fget, Trial.dropped.fget,
+                                                                     Trial.failed.fget))
+        return t('Search of {model}: {done}, {dropped} dropped, {failed} failed, {front} on the front; '
+                 '{path}', model=self.model, done=tn('{n} trial', '{n} trials', ok), dropped=dropped,
+                 failed=failed, front=len(self.front), path=self.path)
 
     def _repr_html_(self) -> str:
         rows = [{t('Trial'): x.number, t('Settings'): config_text(x.config)} | values_text(x, self.plan)
@@ -308,12 +316,14 @@ class Tuning:
 # %% ../../nbs/64g_optimize.tuning.ipynb #row
 def _row(x: Trial, plan: TuningPlan, best: bool) -> dict:
     "A trial as a row of a table."
-    state = 'begun' if not x.done else 'failed' if not x.ok else 'ok'
+    states = dict(dropped=x.dropped, failed=x.failed, ok=x.ok, begun=not x.done)
+    state = next(name for name, is_so in states.items() if is_so)
     row = dict(trial=x.number, origin=x.origin, state=state)
     row |= {f'params_{name}': x.config.get(name) for name in plan.space.parameters}  # As Optuna calls them
     for i, o in enumerate(plan.objectives):
-        row[o.name] = x.outcome.values[i] if x.ok else math.nan
-        row[f'{o.name}_se'] = x.outcome.errors[i] if x.ok else math.nan
+        measured = x.done and not x.failed
+        row[o.name] = x.outcome.values[i] if measured else math.nan
+        row[f'{o.name}_se'] = x.outcome.errors[i] if measured else math.nan
     kept = bool(x.ok and x.outcome.keeps_limits)
     return row | dict(keeps_limits=kept, on_front=best, seconds=x.seconds, reason=x.outcome.reason if x.done
                       else '')

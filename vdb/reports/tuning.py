@@ -12,7 +12,7 @@ import math
 from ..html import Html, figure, heading, paragraph, table
 from ..i18n import format_duration, format_interval, format_number, t, tn
 from ..metrics.base import metric_name
-from ..optimize.choice import LIKELY, SURE
+from ..optimize.choice import BEATEN, LIKELY, SURE
 from ..optimize.objectives import Objective
 from ..optimize.plots import objective_name, plot_history, plot_pareto
 from ..optimize.trials import Trial
@@ -137,7 +137,8 @@ def front_section(
     if not any(x.ok for x in tuning.trials): return parts + paragraph(t('No trial could be measured.'))
     if len(tuning.plan.objectives) > 1:
         told = t('Each point is a trial, with its standard errors. Green: no other trial beats it. Pale: '
-                 "beaten. Red cross: it passes a limit. Square: the model's own settings. Ring: recommended.")
+                 'beaten. Triangle: dropped, an estimate. Red cross: it passes a limit. Square: the '
+                 "model's own settings. Ring: recommended.")
         parts += figure(plot_pareto(tuning).figure, told)
     return parts + figure(plot_history(tuning).figure,
                           t('Every trial, and the best so far that keeps the limits.'))
@@ -158,8 +159,9 @@ def trials_section(
     left = len(front) - len(rows)
     if left:
         parts += paragraph(tn('{n} more is in the trial store.', '{n} more are in the trial store.', left))
-    lost = [x for x in tuning.trials if x.done and not x.ok]
+    dropped, lost = ([x for x in tuning.trials if getattr(x, state)] for state in ('dropped', 'failed'))
     over = [x for x in tuning.trials if x.ok and not x.outcome.keeps_limits]
+    if dropped: parts += paragraph(_dropped_sentence(tuning, dropped))
     if over: parts += paragraph(tn('{n} trial passes a limit.', '{n} trials pass a limit.', len(over)))
     if not lost: return parts
     by_reason = {}
@@ -167,6 +169,15 @@ def trials_section(
     rows = [{t('Reason'): reason, t('Trials'): len(some), t('Such as trial'): some[0].number,
              t('Settings'): config_text(some[0].config)} for reason, some in by_reason.items()]
     return parts + heading(t('Failed'), 3) + table(rows[:TRIAL_LIMIT], (t('Trials'), t('Such as trial')))
+
+# %% ../../nbs/69a_reports.tuning.ipynb #dropped_sentence
+def _dropped_sentence(tuning: Tuning, dropped: list[Trial]) -> str:
+    "How many trials were not worth finishing, and what that saved."
+    prompts = [max(map(len, x.outcome.by_prompt.values())) for x in dropped if x.same_as is None]
+    saved = len(tuning.plan.seeds)*sum(len(tuning.plan.prompts) - n for n in prompts)
+    return t('{trials} dropped: another one was better in everything that counts, each with a probability of '
+             '{sure}. That saved {clips}.', trials=tn('{n} trial was', '{n} trials were', len(dropped)),
+             sure=probability_text(BEATEN), clips=tn('{n} clip', '{n} clips', saved))
 
 # %% ../../nbs/69a_reports.tuning.ipynb #rechecks_section
 def rechecks_section(
@@ -210,8 +221,9 @@ def tuning_methods_section(
     "How the search was made."
     plan = tuning.plan
     margins = ', '.join(f'{metric_name(g.name, "")} {format_number(g.margin)}' for g in plan.guards)
-    text = t('Every trial is a run with its own protocol. The prompts of the search were drawn from the '
-             'suite by its seed, and {unseen} were kept back. {goal} decides. A trial that keeps the limits, '
+    text = t('Every trial is a run with its own protocol, of a part of the prompts first. The prompts of '
+             'the search were drawn from the suite by its seed, and {unseen} were kept back. {goal} decides. '
+             'A trial that keeps the limits, '
              'is better in that than the model\'s own settings and, with a probability of {likely}, loses '
              'less than a margin in what guards is promising (margins: {margins}). Promising trials were '
              'made again with other seeds, the best first; the first of which the new clips say the same '
