@@ -136,6 +136,7 @@ class CellSamples:
     device: str
     cold: bool  # Whether nothing was made before it
     rows: list[Sample] = field(default_factory=list)
+    peak: tuple[str, int] | None = None  # The largest memory, where it was not that of making this cell alone
 
     def add(
         self,
@@ -168,7 +169,8 @@ def execute_cell(
 ) -> Generation:  # As it became
     "Produce, score, commit."
     made = produce(cell)
-    peak = peak_memory(made.samples.device) if made.samples else None  # Scoring is no part of it
+    told = made.samples  # Scoring is no part of the memory
+    peak = (told.peak or peak_memory(told.device)) if told else None
     began, done = time.perf_counter(), made.generation
     if done.status == 'ok' and made.clip is None: return done  # It is lost: whoever produced it tells
     where = dict(run=protocol.fingerprint, model=done.model, seed=done.seed, prompt=prompt)

@@ -16,6 +16,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from ..core import GenerationError, InputError, Model, Prompt, Settings, VdbErro
 from ..files import file_hash
 from ..i18n import t
 from .cards import Card, all_cards, is_hub_id
-from ..performance import OptimizationProfile
+from ..performance import OptimizationProfile, takes_prompts
 from ..text import nearest, one_line
 from ..timing import Lap, stage_laps
 
@@ -371,9 +372,9 @@ class DiffusersModel:
         seeds: Sequence[int],  # One a prompt
         settings: Settings,
         on_step: Callable[[Step], object] | None = None,  # As in `generate`, for all of them together
-    ) -> list[Video]:
-        "Several prompts in one call of the pipeline. A `GenerationError` is one of the whole batch."
-        if self.needs_image or 'prompt' not in self.parameters:
+    ) -> list[Video | GenerationError]:  # One a prompt; the error of a clip that alone is no clip
+        "Several prompts in one call of the pipeline. A `GenerationError` that is raised is of all of them."
+        if not takes_prompts(self.pipe):
             raise InputError('{name} takes no list of prompts: generate them one at a time', name=self.name)
         if not prompts or len(prompts) != len(seeds):
             raise InputError('a batch of {prompts} prompts with {seeds} seeds: expected at least one prompt, '
@@ -390,7 +391,7 @@ class DiffusersModel:
         if len(frames) != len(prompts):
             raise InputError('{name} made {made} clips of {n} prompts: generate them one at a time',
                              name=self.name, made=len(frames), n=len(prompts))
-        return [_clip(f, settings) for f in frames]
+        return [_clip_or_error(f, settings) for f in frames]
 
     def _asked(self, settings: Settings) -> tuple[dict, object]:
         "The settings as arguments, and a fresh scheduler: some keep state from one clip to the next."
@@ -482,6 +483,12 @@ def _clip(frames, settings: Settings) -> Video:
             raise GenerationError('{name} was to be {asked}, and the pipeline made {made}: ask for what it '
                                   'makes', name=name, asked=asked, made=made)
     return clip
+
+# %% ../../nbs/13_models.pipelines.ipynb #clip_or_error
+def _clip_or_error(frames, settings: Settings) -> Video | GenerationError:
+    "One clip of a batch, or what is wrong with it alone: a copy, which holds none of its memory."
+    try: return _clip(frames, settings)
+    except GenerationError as error: return copy(error)
 
 # %% ../../nbs/13_models.pipelines.ipynb #folders
 def _folders(folder: Path, card: Card | None) -> list[Path]:

@@ -157,6 +157,9 @@ def as_streaming(
     if all(hasattr(model, n) for n in ('name', 'defaults', 'context', 'fingerprint', 'first', 'extend')):
         return model
     model = as_model(model)
+    if (getattr(model, 'profile', None) or {}).get('batch_size', 1) > 1:
+        raise InputError('a stream is one clip that goes on, and {name} is to make {n} in one call: leave '
+                         'batch_size out of its profile', name=model.name, n=model.profile['batch_size'])
     kind = type(getattr(model, 'pipe', model)).__name__
     if isinstance(model, DiffusersModel):
         if kind in ('LTXPipeline', 'LTXConditionPipeline'): return LtxStream(model)
