@@ -2,6 +2,7 @@
 sidebar; `--stage` only stages, for Quarto (`quarto render _proc`).
 
 The site is rendered from a scratch copy. The published one is made by Quarto from the same `_quarto.yml`; this is the check that needs nothing else."""
+import gc
 import json
 import os
 import re
@@ -96,7 +97,9 @@ def quarto() -> str:
 
 
 if __name__ == '__main__':
-    if sys.argv[1] == '--stage': stage()
+    if sys.argv[1] == '--stage':
+        stage()
+        gc.freeze()  # at its end each of the shells, one a notebook, looks through all that there is: half a minute
     elif sys.argv[1] == '--front':
         (root/'README.md').write_text(readme(), encoding='utf-8')
         (root/'_quarto.yml').write_text(quarto(), encoding='utf-8')

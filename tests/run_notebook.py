@@ -3,6 +3,7 @@
 Cells flagged in `tst_flags` of settings.ini are left out unless their flag is named. An exported cell is compiled under the file
 and the lines where it lies in `vdb/`, so tracebacks point there and coverage counts what the notebook's own tests reach."""
 import ast
+import gc
 import json
 import os
 import re
@@ -80,4 +81,7 @@ def run(notebook: Path, wanted: set[str]) -> int:
     return 0
 
 
-if __name__ == '__main__': sys.exit(run(Path(sys.argv[1]).resolve(), set(sys.argv[2:])))
+if __name__ == '__main__':
+    status = run(Path(sys.argv[1]).resolve(), set(sys.argv[2:]))
+    gc.freeze()  # the shell looks through all that there is when it ends
+    sys.exit(status)

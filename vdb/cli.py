@@ -355,14 +355,14 @@ def tune_command(
     model: ModelName,
     minimize: Annotated[Optional[list[str]], typer.Option(help=t('latency, memory_gb or a metric; give it '
                                                                  'again for more.'))] = None,
-    maximize: Annotated[Optional[list[str]], typer.Option(help=t('A metric, such as adherence; give it again '
-                                                                 'for more.'))] = None,
+    maximize: Annotated[Optional[list[str]], typer.Option(help=t('throughput, or a metric such as adherence; '
+                                                                 'give it again for more.'))] = None,
     constraint: Annotated[Optional[list[str]], typer.Option(help=t('What may not be passed, such as '
                                                                    '"memory_gb < 8"; give it again for '
                                                                    'more.'))] = None,
     budget: Annotated[int, typer.Option(help=t("Trials, besides that of the model's own settings."))] = 60,
     strategy: Annotated[str, typer.Option(help=t('random, grid, bayes, evolution, or a sampler of '
-                                                 'Optuna, such as optuna:TPESampler.'))] = 'random',
+                                                 'Optuna, such as optuna:TPESampler.'))] = 'bayes',
     space: Annotated[Optional[str], typer.Option(help=t('A JSON file of parameters; what the model offers '
                                                         'when left out.'))] = None,
     suite: Annotated[str, typer.Option(help=t('The name of a suite, or a .jsonl or .txt file.'))] = 'shapes',

@@ -152,7 +152,7 @@ def beaten_by(
     def worse(rival, goal):
         own, its = (x.by_prompt.get(goal.name, {}) for x in (outcome, rival.outcome))
         sign = 1 if goal.direction == 'lower' else -1
-        if own: return probability_above([sign*(x - its[p]) for p, x in own.items() if p in its]) >= BEATEN
+        if its: return probability_above([sign*(x - its[p]) for p, x in own.items() if p in its]) >= BEATEN
         k = names.index(goal.name)
         return sign*outcome.values[k] > sign*rival.outcome.values[k]
     able = (x for x in trials if x.ok and x.outcome.keeps_limits)

@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from .strategies import new_strategy
 from .trials import Trial, TrialStore
 from .tunable import LEVERS, default_config, run_options, space_of
 from .tuning import Tuning, TuningPlan
+from ..performance import OptimizationProfile
 from ..prompts.suites import AnySuite, Suite, load_suite
 from ..runs import Run
 
@@ -54,17 +56,23 @@ class Loader:
     def key(self, config: Config) -> str:
         "Equal for configurations that one loaded model serves."
         dtype = config.get('dtype', self.dtype) or pick_dtype(pick_device(self.device)[0])[0]
-        return canonical_json(dict(dtype=dtype) | {k: v for k, v in config.items() if k in LEVERS and v})
+        levers = run_options(config).get('profile', {})
+        return canonical_json(dict(dtype=dtype) | {k: v for k, v in levers.items() if k != 'batch_size'})
 
     def get(self, config: Config, beside: bool = False) -> Model:
         "The model for a configuration; `beside`: the ones that are loaded stay."
         if not self.named: return self._loaded['']
         key, options = self.key(config), run_options(config)
+        levers = dict(options.get('profile', {}))
+        several = levers.pop('batch_size', 1)  # Nothing of the weights hangs on it
         if key not in self._loaded:
             if not beside: self._clear()  # Before the next one comes
             self._loaded[key] = load(str(self.model), self.device, options.get('dtype', self.dtype),
-                                     self.revision, options.get('profile'))
-        return self._loaded[key]
+                                     self.revision, levers)
+        if several == 1: return self._loaded[key]
+        model = copy(self._loaded[key])
+        model.profile = {**model.profile, **OptimizationProfile(batch_size=several).apply(model.pipe)}
+        return model
 
     def _clear(self) -> None:
         "Give back what the models took."
@@ -189,7 +197,7 @@ class Search:
 
     def _raced(self, job: RunJob, trial: Trial) -> Outcome | None:  # None: it is worth finishing
         "Make it prompt by prompt, until it fails or another trial is better in everything."
-        plan, ids = self.tuning.plan, _drawn(self.tuning.plan)
+        plan, ids = self.tuning.plan, [p.id for p in self.tuning.plan.prompts]
         earlier = [x for x in self.tuning.trials if x.number < trial.number]
         for n in rungs(len(ids))[:-1]:
             job.make([cell for cell in job.todo if cell.prompt in ids[:n]])
@@ -247,11 +255,6 @@ def confirm(
     if chosen is not None and chosen.origin != 'default':
         beside_default(tuning, loader, default, chosen, 'unseen', progress)
 
-# %% ../../nbs/64h_optimize.search.ipynb #drawn_order
-def _drawn(plan: TuningPlan) -> list[str]:
-    "The ids of the prompts of a search, in an order by chance: a suite is often sorted."
-    return sorted((p.id for p in plan.prompts), key=lambda i: digest([plan.seed, 'race', i]))
-
 # %% ../../nbs/64h_optimize.search.ipynb #split_prompts
 KEPT_BACK = 6  # Prompts at least: with fewer there is no verdict
 
@@ -259,15 +262,15 @@ def split_prompts(
     suite: Suite,
     n: int | None,  # Prompts of the search; 12 when None, or half of a small suite
     seed: int,
-) -> tuple[tuple, tuple]:  # Those of the search, those kept back; each in the suite's order
-    "Draw the prompts of a search."
+) -> tuple[tuple, tuple]:  # Those of the search, as they were drawn; those kept back, as in the suite
+    "Draw the prompts of a search. A race begins with the first ones, and a suite is often sorted."
     total = len(suite.prompts)
     n = max(0, min(12, total//2, total - KEPT_BACK)) if n is None else n
     if not isinstance(n, int) or not 2 <= n <= total - KEPT_BACK:
         raise InputError('{n} of {total} prompts are for the search: expected at least 2, and {kept} that '
                          'are kept back for a verdict', n=n, total=total, kept=KEPT_BACK)
     drawn = sorted(suite.prompts, key=lambda p: digest([seed, p.id]))[:n]
-    return tuple(p for p in suite.prompts if p in drawn), tuple(p for p in suite.prompts if p not in drawn)
+    return tuple(drawn), tuple(p for p in suite.prompts if p not in drawn)
 
 # %% ../../nbs/64h_optimize.search.ipynb #plan
 def _plan(
@@ -280,7 +283,9 @@ def _plan(
     "Everything that is fixed before the first trial."
     model, suite = loader.get({}), load_suite(asked['suite'])
     if hasattr(model, 'check'): model.check(settings)
-    space = space_of(model, settings, loader.named) if asked['space'] is None else read_space(asked['space'])
+    batches = (1, 2, 4, 8) if any(o.name == 'throughput' for o in objectives) else ()
+    offered = space_of(model, settings, loader.named, batches) if asked['space'] is None else None
+    space = offered or read_space(asked['space'])
     needing = [n for n in ('dtype', *LEVERS) if n in space.parameters and not loader.named]
     if needing:
         raise InputError('{name} can be searched where the model is given by its name, so that it can be '
@@ -344,10 +349,10 @@ def _check_folder(folder: Folder) -> None:
 def tune(
     model: 'str | Path | Model | DiffusionPipeline',  # A name for `vdb.load`, or what was loaded
     minimize: str | Sequence[str] = (),  # Such as 'latency', 'memory_gb', or a metric
-    maximize: str | Sequence[str] = (),  # Such as 'adherence'
+    maximize: str | Sequence[str] = (),  # Such as 'adherence', or 'throughput'
     constraints: str | Sequence[str] = (),  # What may not be passed, such as 'memory_gb < 8'
     budget: int = 60,  # Trials, besides that of the model's own settings
-    strategy: str = 'random',  # One of `load_strategies()`, or `optuna:` and a sampler
+    strategy: str = 'bayes',  # One of `load_strategies()`, or `optuna:` and a sampler
     space: 'Space | dict | str | Path | None' = None,  # What may be chosen; what the model offers when None
     suite: AnySuite = 'shapes',  # The name of a suite, a file, or a list of prompts
     prompts: int | None = None,  # How many of them the search sees; 12 when None, or half of a small suite

@@ -8,11 +8,12 @@ __all__ = ['SETTINGS', 'LEVERS', 'FAMILIAR', 'run_options', 'default_config', 's
 # %% ../../nbs/64d_optimize.tunable.ipynb #imports
 import inspect
 import os
+from collections.abc import Sequence
 from dataclasses import fields
 
 from ..core import Model, Settings
 from .space import Categorical, Config, Integer, Ordinal, Parameter, Real, Space
-from ..performance import OptimizationProfile
+from ..performance import OptimizationProfile, takes_prompts
 
 # %% ../../nbs/64d_optimize.tunable.ipynb #run_options
 SETTINGS = [f.name for f in fields(Settings) if f.name != 'extra']
@@ -27,7 +28,7 @@ def run_options(
     extra = {n: v for n, v in config.items() if n not in (*SETTINGS, *LEVERS, 'threads', 'dtype')}
     own = {n: getattr(settings, n) for n in SETTINGS}
     found = dict(settings=Settings(**own | given, extra={**(settings.extra or {}), **extra}))
-    levers = {n: v for n, v in config.items() if n in LEVERS}
+    levers = OptimizationProfile(**{n: v for n, v in config.items() if n in LEVERS}).pulled
     return found | {n: config[n] for n in ('threads', 'dtype')
                     if n in config} | (dict(profile=levers) if levers else {})
 
@@ -37,7 +38,7 @@ def _default_value(model: Model, settings: Settings, threads: int,
     "What a model does where a configuration says nothing of this parameter."
     settings, pipe = settings.filled(model.defaults), getattr(model, 'pipe', None)
     if name == 'threads': return threads
-    if name in LEVERS: return name in (getattr(model, 'profile', None) or {})
+    if name in LEVERS: return _lever(getattr(model, 'profile', None) or {}, name)
     if name == 'dtype': return _dtype(pipe)
     if name == 'scheduler' and settings.scheduler is None:
         return type(pipe.scheduler).__name__ if hasattr(pipe, 'scheduler') else None
@@ -47,6 +48,11 @@ def _default_value(model: Model, settings: Settings, threads: int,
     if taken is not None: return None if taken.default is inspect.Parameter.empty else taken.default
     config = getattr(getattr(pipe, 'scheduler', None), 'config', {})
     return config.get(name)
+
+# %% ../../nbs/64d_optimize.tunable.ipynb #lever
+def _lever(profile: dict, name: str) -> bool | int:
+    "How a lever of a profile was pulled."
+    return profile.get(name, 1) if name == 'batch_size' else name in profile
 
 # %% ../../nbs/64d_optimize.tunable.ipynb #dtype
 def _dtype(pipe: 'DiffusionPipeline | None') -> str | None:
@@ -93,6 +99,7 @@ def space_of(
     model: Model,
     settings: Settings = Settings(),  # What is asked of it over its defaults
     by_name: bool = False,  # Whether it can be loaded again, in another number format
+    batches: Sequence[int] = (),  # How many clips one call may make; (): one
 ) -> Space:
     "What can be tuned of a model, with ranges around what it does by itself."
     asked, pipe, found = settings.filled(model.defaults), getattr(model, 'pipe', None), {}
@@ -103,6 +110,7 @@ def space_of(
     if by_name and pipe is not None:
         others = ['float32', 'bfloat16'] if device == 'cpu' else ['bfloat16', 'float16']
         found['dtype'] = Categorical([*dict.fromkeys([_dtype(pipe), *others])])
+        if batches and takes_prompts(pipe): found['batch_size'] = Ordinal([*batches])
     cores = os.cpu_count() or 1
     if device == 'cpu' and cores > 1:
         found['threads'] = Ordinal(sorted({*(2**n for n in range(8) if 2**n < cores), cores}))

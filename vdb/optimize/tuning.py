@@ -24,11 +24,12 @@ from ..i18n import format_number, t, tn
 from ..notebooks import execute_paper, get_paper
 from .choice import (SURE, Guard, deciding, front, next_recheck, probability_above, promising,
                                  recommend)
-from .objectives import Limit, Objective, excess_of, prompt_means, read_limits, value_of
+from .objectives import (COSTS, SPEEDS, Limit, Objective, excess_of, prompt_means, read_limits,
+                                     value_of, warm_speeds)
 from .space import Config, Space, read_space
 from .trials import Trial, TrialStore
 from ..results import command_of
-from ..runs import Run, open_run, seconds_by_clip
+from ..runs import Run, open_run
 from ..stats.paired import compare as compare_values
 from ..stats.verdicts import Comparison, Verdict
 from ..text import one_line
@@ -88,25 +89,25 @@ class Change:
     name: str
     default: float  # Its value with the model's own settings
     chosen: float
-    lo: float  # Of the ratio for a latency, of the difference for a metric; NaN: no interval
+    lo: float  # Of the ratio for a speed, of the difference for a metric; NaN: no interval
     hi: float
     better: float  # The probability that the choice is better; NaN: not known
 
     @property
+    def is_ratio(self) -> bool: return self.name in SPEEDS
+    @property
     def ratio(self) -> float: return self.chosen/self.default if self.default else math.nan
 
-# %% ../../nbs/64g_optimize.tuning.ipynb #latency_change
-def _latency_change(default: Run, chosen: Run) -> Change:
-    "The ratio of the seconds a clip (geometric means), with its interval."
-    def logs(run):
-        s = seconds_by_clip(run)
-        return s.loc[~s['cold'].astype(bool), 'generate'].map(math.log) if len(s) else pd.Series(dtype=float)
-    a, b = logs(default), logs(chosen)
-    if not len(a) or not len(b): return Change('latency', *[math.nan]*5)
+# %% ../../nbs/64g_optimize.tuning.ipynb #speed_change
+def _speed_change(name: str, default: Run, chosen: Run) -> Change:
+    "The ratio of latencies or throughputs (geometric means), with its interval."
+    a, b = (warm_speeds(run, name).map(math.log) for run in (default, chosen))
+    if not len(a) or not len(b): return Change(name, *[math.nan]*5)
     a, b = (x.unstack('seed') for x in a.align(b))
-    found = compare_values(a.to_numpy(), b.to_numpy(), 'lower')
+    found = compare_values(a.to_numpy(), b.to_numpy(), COSTS[name])
     sizes = (math.exp(x) for x in (found.baseline, found.candidate, found.lo, found.hi))
-    return Change('latency', *sizes, probability_above((a - b).mean(axis=1).to_numpy()))
+    sign = 1 if COSTS[name] == 'lower' else -1
+    return Change(name, *sizes, probability_above(sign*(a - b).mean(axis=1).to_numpy()))
 
 # %% ../../nbs/64g_optimize.tuning.ipynb #change_of
 def change_of(
@@ -116,7 +117,7 @@ def change_of(
     rows: Sequence[Comparison],  # Of the comparison of the two runs
 ) -> Change:
     "What became of one objective."
-    if objective.name == 'latency': return _latency_change(default, chosen)
+    if objective.name in SPEEDS: return _speed_change(objective.name, default, chosen)
     row = next((r for r in rows if r.metric == objective.name), None)
     if row is None:
         values = [value_of(r, objective.name)[0] for r in (default, chosen)]

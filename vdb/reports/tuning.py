@@ -68,7 +68,7 @@ def change_sentences(
     values = dict(name=objective_name(change.name), default=format_number(change.default),
                   chosen=format_number(change.chosen))
     if not math.isfinite(change.lo): said = t('{name} {default} → {chosen}.', **values)
-    elif change.name == 'latency':
+    elif change.is_ratio:
         interval = format_interval(change.ratio, change.lo, change.hi)
         said = t('{name} {default} → {chosen}, a ratio of {interval}.', **values, interval=interval)
     else:
@@ -204,8 +204,8 @@ def unseen_section(
     if found is None: return Html('')
     def interval(c):
         if not math.isfinite(c.lo): return '–'
-        return format_interval(c.ratio if c.name == 'latency' else c.chosen - c.default, c.lo, c.hi)
-    def change(c): return t('ratio {interval}', interval=interval(c)) if c.name == 'latency' else interval(c)
+        return format_interval(c.ratio if c.is_ratio else c.chosen - c.default, c.lo, c.hi)
+    def change(c): return t('ratio {interval}', interval=interval(c)) if c.is_ratio else interval(c)
     rows = [{t('Objective'): objective_name(c.name), t("Model's own settings"): format_number(c.default),
              t('Recommended'): format_number(c.chosen), t('Difference or ratio [95 % interval]'): change(c),
              t('Better with probability'): probability_text(c.better)} for c in found.changes]

@@ -259,7 +259,7 @@ def run_streams(
     if hasattr(streaming, 'check'): streaming.check(settings)
     applied = getattr(streaming, 'profile', None) or {}
     asked, plain = stream_protocol(streaming, plan, seeds, settings, metrics, applied)
-    levers = {k: v for k, v in asdict(profile).items() if v}
+    levers = profile.pulled
     told = named and not any(p.image for p in plan.prompts)  # A command has no name for an image
     source = dict(model=str(model) if told else None, suite=None, device=device, dtype=dtype,
                   revision=revision, metrics=metrics, threads=threads, profile=levers or None,
