@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COSTS', 'SPEEDS', 'LIMIT', 'Objective', 'read_objectives', 'as_names', 'Limit', 'read_limits', 'Outcome',
-           'warm_speeds', 'prompt_means', 'value_of', 'excess_of', 'outcome_of', 'beside']
+           'warm_speeds', 'prompt_means', 'value_of', 'excess_of', 'outcome_of', 'beside', 'pooled']
 
 # %% ../../nbs/64b_optimize.objectives.ipynb #imports
 import math
@@ -243,3 +243,15 @@ def beside(
         return float(default.values[k] + d.mean()), float(error)
     values, errors = zip(*(told(k, o.name) for k, o in enumerate(objectives)))
     return replace(outcome, values=values, errors=errors)
+
+# %% ../../nbs/64b_optimize.objectives.ipynb #pooled
+def pooled(
+    first: Outcome,
+    again: Outcome,  # Of the same configuration and prompts, with other seeds
+    seeds: tuple[int, int],  # Of each prompt, in the one and in the other
+) -> Outcome:  # The first one, with the means over all seeds
+    "What two runs say together, by prompt. A prompt that has a value in one of them only is left out."
+    a, b = seeds
+    both = {name: {p: (a*x + b*again.by_prompt[name][p])/(a + b) for p, x in of.items()
+                   if p in again.by_prompt.get(name, {})} for name, of in first.by_prompt.items()}
+    return replace(first, by_prompt=both)

@@ -226,7 +226,8 @@ def tuning_methods_section(
              'A trial that keeps the limits, '
              'is better in that than the model\'s own settings and, with a probability of {likely}, loses '
              'less than a margin in what guards is promising (margins: {margins}). Promising trials were '
-             'made again with other seeds, the best first; the first of which the new clips say the same '
+             'made again with other seeds, the best first, one of ten trials already while the search went '
+             'on; the first of which the new clips say the same '
              'with a probability of {sure} is the choice. Each look has that probability for itself; the '
              'verdict is that on unseen prompts.',
              goal=objective_name(tuning.decides.name), margins=margins or '–',
