@@ -112,16 +112,19 @@ class BayesianOptimizer(Learner):
             mean, std = (np.stack(each, 1) for each in zip(*(s.at(z) for s in surfaces)))
             most = max(1, int(MOST_BOXES**(1/len(surfaces))) - 1)
             reference = smooth.max(0) + .1*np.ptp(smooth, axis=0) + 1e-9
-            promise *= expected_gain(smooth[best][:most], reference, mean, std)
+            some = best[np.unique(np.linspace(0, len(best) - 1, min(most, len(best))).astype(int))]
+            promise *= expected_gain(smooth[some], reference, mean, std)
         return candidates[int(np.argmax(promise))]
 
     def _encoded(self, configs: Sequence[Config]) -> np.ndarray:
         return np.array([self.space.encode(c) for c in configs])
 
     def _scaled(self, outcomes: list[Outcome]) -> tuple[np.ndarray, np.ndarray]:
-        "Costs, and their errors (0 where none is known), on the scale of the surfaces."
+        "Costs, and their errors (0 where none is known of any), on the scale of the surfaces."
         y = self.costs(outcomes)
-        errors = np.nan_to_num(np.array([o.errors or [0.]*y.shape[1] for o in outcomes], float))
+        errors = np.array([o.errors or [math.nan]*y.shape[1] for o in outcomes], float)
+        worst = np.nanmax(np.vstack([errors, np.zeros(y.shape[1])]), axis=0)
+        errors = np.where(np.isnan(errors), worst, errors)  # Not known: as the least certain one
         for k, goal in enumerate(self.objectives):
             if goal.is_cost and (y[:, k] > 0).all():
                 errors[:, k], y[:, k] = errors[:, k]/y[:, k], np.log(y[:, k])

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
+from ..bench import batches
 from ..core import InputError
 from ..i18n import t, tn
 from ..metrics.base import Metric, choose
@@ -146,17 +147,27 @@ def warm_speeds(
     run: Run,
     name: str,  # 'latency' (seconds) or 'throughput' (clips a second)
 ) -> pd.Series:  # By prompt and seed; empty: no clip was warm
-    "The speed of every warm clip. Clips that were made in one call wait for each other, and share its time."
+    "The speed of every warm call: that of its clip, or of the first of its clips, which share its time."
     seconds = seconds_by_clip(run)
     if not len(seconds):
         none = pd.MultiIndex.from_arrays([[], []], names=['prompt', 'seed'])
         return pd.Series(dtype=float, index=none)
-    return _as_speed(seconds.loc[~seconds['cold'].astype(bool), 'generate'], run, name)
+    seconds = seconds[~seconds['cold'].astype(bool)]
+    if _batch_size(run) > 1: seconds = seconds[seconds.index.isin(_first_clips(run))]
+    return _as_speed(seconds['generate'], run, name)
+
+# %% ../../nbs/64b_optimize.objectives.ipynb #first_clips
+def _batch_size(run: Run) -> int: return (run.protocol.profile or {}).get('batch_size', 1)
+
+def _first_clips(run: Run) -> list[tuple[str, int]]:  # (prompt, seed)
+    "Of each call that made as many clips as were asked for."
+    full = [group[0] for group in batches(run.protocol) if len(group) == _batch_size(run)]
+    return [(cell.prompt, cell.seed) for cell in full]
 
 # %% ../../nbs/64b_optimize.objectives.ipynb #as_speed
 def _as_speed(share: pd.Series, run: Run, name: str) -> pd.Series:
     "Seconds a clip as a speed."
-    return 1/share if name == 'throughput' else share*(run.protocol.profile or {}).get('batch_size', 1)
+    return 1/share if name == 'throughput' else share*_batch_size(run)
 
 # %% ../../nbs/64b_optimize.objectives.ipynb #speed_of
 def _speed_of(run: Run, name: str) -> tuple[float, float]:
@@ -237,10 +248,13 @@ def beside(
     if not outcome.values: return outcome
     def told(k, name):
         own, its = (x.by_prompt.get(name, {}) for x in (default, outcome))
-        d = np.array([its[p] - own[p] for p in its if p in own])
+        scale = np.log if name in SPEEDS else np.asarray
+        d = np.array([scale(its[p]) - scale(own[p]) for p in its if p in own])
         if not len(d): return outcome.values[k], outcome.errors[k]
         error = d.std(ddof=1)/math.sqrt(len(d)) if len(d) > 1 else math.nan
-        return float(default.values[k] + d.mean()), float(error)
+        if name not in SPEEDS: return float(default.values[k] + d.mean()), float(error)
+        value = default.values[k]*math.exp(d.mean())
+        return float(value), float(value*error)
     values, errors = zip(*(told(k, o.name) for k, o in enumerate(objectives)))
     return replace(outcome, values=values, errors=errors)
 

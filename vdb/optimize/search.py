@@ -174,7 +174,7 @@ class Search:
         "Measure a trial, unless it is done, and tell the strategy."
         if not trial.done:
             before = [x for x in self.tuning.trials if x.done and x.config == trial.config
-                      and x.number < trial.number]
+                      and x.number < trial.number and not (x.dropped and trial.origin == 'person')]
             outcome = before[0].outcome if before else self._measured(trial)
             trial = self.tuning.store.finish(trial, outcome, before[0].number if before else None)
             if self.on_trial: self.on_trial(trial)
@@ -200,7 +200,8 @@ class Search:
         "A trial that was made again, by all its seeds, beside the model's own settings by all of theirs."
         plan, seeds = self.tuning.plan, (len(self.tuning.plan.seeds), len(self.tuning.plan.recheck_seeds))
         both = {x.name if x is trial else 'default': x for x in (self.tuning.default, trial)}
-        again = {name: outcome_of(Run(f'{self.tuning.path}/recheck/{name}'), plan.objectives) for name in both}
+        folder = f'{self.tuning.path}/recheck'
+        again = {name: outcome_of(Run(f'{folder}/{name}'), plan.objectives) for name in both}
         lost = next((o for o in again.values() if not o.ok), None)
         if lost: return lost
         own, its = (pooled(x.outcome, again[name], seeds) for name, x in both.items())
@@ -215,7 +216,8 @@ class Search:
         except Exception as error:  # It cannot be loaded, or is refused
             if trial.origin == 'default': raise
             return Outcome(reason=str(generation_error(error)))
-        if trial.origin == 'strategy' and (ended := self._raced(job, trial)): return ended
+        several = job.protocol.profile.get('batch_size', 1) > 1  # A rung would make calls in part
+        if trial.origin == 'strategy' and not several and (ended := self._raced(job, trial)): return ended
         job.make(job.todo)
         outcome = outcome_of(job.end(), plan.objectives, plan.limits)
         if trial.origin != 'default': return self._as_scored(outcome)
@@ -229,11 +231,14 @@ class Search:
                    and self.rechecked.get(x.number, True)]
         for n in rungs(len(ids))[:-1]:
             job.make([cell for cell in job.todo if cell.prompt in ids[:n]])
-            part = outcome_of(Run(job.folder.path), plan.objectives, plan.limits, ids[:n])
-            rival = part.ok and beaten_by(part, earlier, plan.goals, plan.objectives)
-            if part.ok and rival is None: continue
+            run = Run(job.folder.path)
+            part = outcome_of(run, plan.objectives, plan.limits, ids[:n])
+            cells = run.generations
+            lost = (cells['prompt'].isin(ids[:n]) & (cells['status'] != 'ok')).any()
+            rival = beaten_by(part, earlier, plan.goals, plan.objectives) if part.ok else None
+            if rival is None and not lost: continue  # A metric may have a value later
             job.end()
-            if not part.ok: return part
+            if lost: return part
             why = t('dropped after {n} of {total} prompts: trial {rival} is better', n=n, total=len(ids),
                     rival=rival.number)
             return replace(beside(part, self.tuning.default.outcome, plan.objectives), reason=why)
@@ -311,7 +316,9 @@ def _plan(
     "Everything that is fixed before the first trial."
     model, suite = loader.get({}), load_suite(asked['suite'])
     if hasattr(model, 'check'): model.check(settings)
-    batches = (1, 2, 4, 8) if any(o.name == 'throughput' for o in objectives) else ()
+    prompts, unseen = split_prompts(suite, asked['prompts'], asked['seed'])
+    batches = [n for n in (1, 2, 4, 8) if 3*n <= len(prompts)]  # The first call is cold: two are left
+    batches = batches if any(o.name == 'throughput' for o in objectives) else ()
     offered = space_of(model, settings, loader.named, batches) if asked['space'] is None else None
     space = offered or read_space(asked['space'])
     needing = [n for n in ('dtype', *LEVERS) if n in space.parameters and not loader.named]
@@ -327,7 +334,6 @@ def _plan(
     chosen = choose([*dict.fromkeys(named)]) if named else choose()
     margins = margins_for(chosen, asked['margins'])
     primary = [Objective(m.name, m.direction) for m in chosen if m.name in suite.primary]
-    prompts, unseen = split_prompts(suite, asked['prompts'], asked['seed'])
     seeds = seed_list(asked['seeds'])
     Plan(suite.name, suite.prompts, seeds, tuple(chosen))  # Raises for prompts that cannot be told apart
     again, last = max(seeds) + 1, max(seeds) + 1 + len(seed_list(asked['recheck_seeds']))

@@ -304,8 +304,8 @@ class Space:
         "Scales from 0 to 1, a column a choice that is 0 or 1, .5 where a parameter is not there."
         def number(name, choice):
             if name not in config: return .5
-            if choice is not None: return float(config[name] == choice)
-            return self.parameters[name].position(config[name])
+            p = self.parameters[name]
+            return p.position(config[name]) if p.ordered else float(config[name] == choice)
         return np.array([number(name, choice) for name, choice in self.columns])
 
     def decode(self, numbers: np.ndarray) -> Config:

@@ -142,7 +142,8 @@ def _as_trial(stored: 'FrozenTrial', objectives: Sequence[Objective], space: Spa
     if state in ('COMPLETE', 'FAIL', 'PRUNED'):
         errors = notes.get('errors') or {}
         known = tuple(math.nan if errors.get(o.name) is None else errors[o.name] for o in objectives)
-        values = tuple(stored.values if state == 'COMPLETE' else notes.get('values') or ())
+        estimate = notes.get('values') if state == 'PRUNED' else None
+        values = tuple(stored.values if state == 'COMPLETE' else estimate or ())
         outcome = Outcome(values, known if values else (), dict(stored.constraints), notes.get('reason', ''),
                           notes.get('by_prompt') or {})
     lasted = stored.duration.total_seconds() if stored.duration else math.nan

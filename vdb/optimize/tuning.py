@@ -103,7 +103,8 @@ def _speed_change(name: str, default: Run, chosen: Run) -> Change:
     "The ratio of latencies or throughputs (geometric means), with its interval."
     a, b = (warm_speeds(run, name).map(math.log) for run in (default, chosen))
     if not len(a) or not len(b): return Change(name, *[math.nan]*5)
-    a, b = (x.unstack('seed') for x in a.align(b))
+    a, b = (x.unstack('seed') for x in a.align(b, join='inner'))
+    if not len(a): return Change(name, *[math.nan]*5)
     found = compare_values(a.to_numpy(), b.to_numpy(), COSTS[name])
     sizes = (math.exp(x) for x in (found.baseline, found.candidate, found.lo, found.hi))
     sign = 1 if COSTS[name] == 'lower' else -1
@@ -129,7 +130,8 @@ def change_of(
 # %% ../../nbs/64g_optimize.tuning.ipynb #needed_two
 def _needed_two(default: Run, chosen: Run) -> bool:
     "Whether two runs are of one model that was loaded in two ways."
-    a, b = ((r.protocol.model, r.protocol.profile) for r in (default, chosen))
+    def loaded(r): return r.protocol.model, {k: v for k, v in r.protocol.profile.items() if k != 'batch_size'}
+    a, b = (loaded(r) for r in (default, chosen))
     return a != b
 
 # %% ../../nbs/64g_optimize.tuning.ipynb #excess_again
@@ -154,9 +156,10 @@ class Confirmation:
     def lost(self) -> int: return len(self.chosen.generations) - self.chosen.counts['ok']
     @property
     def held_up(self) -> bool:
-        "Whether nothing speaks against the choice: no verdict \"worse\", no clip lost, no limit passed."
+        "Whether nothing speaks against it: no \"worse\", no clip lost, no limit passed, no speed unknown."
         worse = any(r.verdict == Verdict.WORSE for r in self.guarded)
-        return not (worse or self.lost or any(not x <= 0 for x in self.excess.values()))
+        unknown = any(c.is_ratio and not math.isfinite(c.ratio) for c in self.changes)
+        return not (worse or unknown or self.lost or any(not x <= 0 for x in self.excess.values()))
 
     @property
     def guarded(self) -> list[Comparison]:

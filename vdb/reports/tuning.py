@@ -176,7 +176,8 @@ def _dropped_sentence(tuning: Tuning, dropped: list[Trial]) -> str:
     prompts = [max(map(len, x.outcome.by_prompt.values())) for x in dropped if x.same_as is None]
     saved = len(tuning.plan.seeds)*sum(len(tuning.plan.prompts) - n for n in prompts)
     return t('{trials} dropped: another one was better in everything that counts, each with a probability of '
-             '{sure}. That saved {clips}.', trials=tn('{n} trial was', '{n} trials were', len(dropped)),
+             '{sure} (memory: by 2 %). That saved {clips}.',
+             trials=tn('{n} trial was', '{n} trials were', len(dropped)),
              sure=probability_text(BEATEN), clips=tn('{n} clip', '{n} clips', saved))
 
 # %% ../../nbs/69a_reports.tuning.ipynb #rechecks_section
