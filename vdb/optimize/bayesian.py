@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from ..core import canonical_json
-from .objectives import Outcome
+from .objectives import Outcome, unbeaten
 from .space import Config
 from .strategies import RARE, Learner, strategy
 
@@ -103,7 +103,7 @@ class BayesianOptimizer(Learner):
         "The best of many candidates."
         smooth = np.stack([s.at(x)[0] for s in surfaces], 1)
         rows = np.flatnonzero(kept) if kept.any() else np.arange(len(x))
-        best = rows[_unbeaten(smooth[rows])]
+        best = rows[unbeaten(smooth[rows])]
         candidates = self._candidates(rng, x[best])
         if not candidates: return None
         z = self._encoded(candidates)
@@ -157,11 +157,3 @@ class BayesianOptimizer(Learner):
             found += [self.space.decode(x + move) for move in spread*moves]
         for x in best: found += self.space.neighbours(self.space.decode(x))
         return [c for c in {canonical_json(c): c for c in found}.values() if self.is_new(c)]
-
-# %% ../../nbs/64j_optimize.bayesian.ipynb #unbeaten
-def _unbeaten(costs: np.ndarray) -> list[int]:
-    "The rows that no other one beats."
-    kept = []
-    for i in np.lexsort(costs.T[::-1]):
-        if not any((costs[j] <= costs[i]).all() for j in kept): kept.append(i)
-    return kept

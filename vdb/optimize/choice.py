@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import stdtr
 
 from ..core import InputError
-from .objectives import Objective, Outcome
+from .objectives import Objective, Outcome, unbeaten
 from .trials import Trial
 
 # %% ../../nbs/64f_optimize.choice.ipynb #front
@@ -24,14 +24,10 @@ def front(
     objectives: Sequence[Objective],
 ) -> list[Trial]:  # In the order of the first objective, the best first
     "The trials that none beats. Of equal ones the first stays."
-    able = [x for x in trials if x.ok and x.outcome.keeps_limits]
+    able = sorted((x for x in trials if x.ok and x.outcome.keeps_limits), key=lambda x: x.number)
     if not able: return []
     costs = np.array([x.outcome.values for x in able])*[o.sign for o in objectives]  # Less is better
-    order = np.lexsort([[x.number for x in able], *costs.T[::-1]])
-    kept = []
-    for i in order:  # What comes later in this order beats none before it
-        if not any((costs[j] <= costs[i]).all() for j in kept): kept.append(i)
-    return [able[i] for i in kept]
+    return [able[i] for i in unbeaten(costs)]
 
 # %% ../../nbs/64f_optimize.choice.ipynb #probability_above
 def probability_above(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COSTS', 'SPEEDS', 'LIMIT', 'Objective', 'read_objectives', 'as_names', 'Limit', 'read_limits', 'Outcome',
-           'warm_speeds', 'prompt_means', 'value_of', 'excess_of', 'outcome_of', 'beside', 'pooled']
+           'warm_speeds', 'prompt_means', 'value_of', 'excess_of', 'outcome_of', 'beside', 'pooled', 'unbeaten']
 
 # %% ../../nbs/64b_optimize.objectives.ipynb #imports
 import math
@@ -269,3 +269,13 @@ def pooled(
     both = {name: {p: (a*x + b*again.by_prompt[name][p])/(a + b) for p, x in of.items()
                    if p in again.by_prompt.get(name, {})} for name, of in first.by_prompt.items()}
     return replace(first, by_prompt=both)
+
+# %% ../../nbs/64b_optimize.objectives.ipynb #unbeaten
+def unbeaten(
+    costs: np.ndarray,  # (rows, objectives) less is better
+) -> list[int]:  # In the order of the first cost, then of the second, ...
+    "The rows that no other one beats."
+    kept = []
+    for i in np.lexsort(costs.T[::-1]):  # What comes later in this order beats none before it
+        if not any((costs[j] <= costs[i]).all() for j in kept): kept.append(int(i))
+    return kept
