@@ -17,12 +17,13 @@ def options(text: str, **defaults: object) -> argparse.Namespace:
 
 
 def keep(kind: str, out: str, threads: int, **found: object) -> Path:
-    "Write `<date>-<kind>.json`. The code is all of `vdb.streaming`, its widget, or `vdb.optimize`, and what generates; or the strategies."
+    "Write `<date>-<kind>.json`. The code is all of `vdb.streaming`, its widget, or `vdb.optimize`, and what generates; or the strategies, or the choice by prompt."
     from vdb.timing import environment
     now = environment('cpu', threads)
     part = 'optimize' if kind == 'tuning' else 'streaming'
     files = [*sorted((vdb/part).glob('*.py')), vdb/'models'/'pipelines.py']
-    if kind == 'strategies': files = [vdb/'optimize'/f'{name}.py' for name in ('space', 'strategies', 'bayesian', 'evolutionary')]
+    if kind in ('strategies', 'moves'): files = [vdb/'optimize'/f'{name}.py' for name in ('space', 'strategies', 'bayesian', 'evolutionary', 'reinforcement')]
+    if kind == 'prompts': files = [vdb/'optimize'/'reinforcement.py', vdb/'optimize'/'objectives.py', vdb/'models'/'pipelines.py']
     if kind == 'widget': files += sorted(f for f in (vdb/'widgets').rglob('*') if f.suffix in ('.py', '.js', '.css'))
     code = hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()[:16]
     report = dict(date=datetime.date.today().isoformat(), code=code, **found, **{k: now[k] for k in ('python', 'processor', 'cores', 'threads', 'versions')})

@@ -2,6 +2,7 @@
 from importlib import import_module
 
 _public = {'Space': 'space', 'BayesianOptimizer': 'bayesian', 'EvolutionaryOptimizer': 'evolutionary',
+           'ReinforcementOptimizer': 'reinforcement', 'PromptPolicy': 'reinforcement',
            'tune': 'search', 'open_tuning': 'tuning'}
 
 __all__ = [*_public]
