@@ -88,7 +88,9 @@ def main() -> int:
             rows.append(dict(strategy=name, premise=given['premise'], problem=given['problem'], trials=given['trials'], random=float(np.mean(drawn)), found=float(np.mean([v for v, _ in found])),
                              gain=float(gains.mean()), lo=float(change.lo), hi=float(change.hi), wins=int((gains > 0).sum()), seconds=float(np.mean([s for _, s in found]))))
             print({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
-    keep('moves' if ask.problem == 'a dozen levers' else 'strategies', ask.out, os.cpu_count(), seeds=ask.seeds, strategies=rows)
+    for kind in ('strategies', 'moves'):
+        of = [r for r in rows if (kind == 'moves') == (r['problem'] == 'a dozen levers')]
+        if of: keep(kind, ask.out, os.cpu_count(), seeds=ask.seeds, strategies=of)
     return 0
 
 
