@@ -66,7 +66,7 @@ def table(ask):
 def splits(prompts, goals, found, weights, n):
     "Two thirds of the prompts are learned from, the others chosen for; what they cost was recorded."
     from vdb.optimize.reinforcement import PromptPolicy, weighted_costs
-    found = [(c, o) for c, o in found if o.ok]  # With guidance 7 some clips of eight steps fail
+    found = [(c, o) for c, o in found if o.ok]  # Black clips with much guidance
     configs, cost = [c for c, _ in found], weighted_costs(prompts, [o for _, o in found], goals, weights)
     single, chosen, used = [], [], 0
     for seed in range(n):
