@@ -361,10 +361,12 @@ def tune_command(
                                                                    '"memory_gb < 8"; give it again for '
                                                                    'more.'))] = None,
     budget: Annotated[int, typer.Option(help=t("Trials, besides that of the model's own settings."))] = 60,
-    strategy: Annotated[str, typer.Option(help=t('random, grid, bayes, evolution, or a sampler of '
-                                                 'Optuna, such as optuna:TPESampler.'))] = 'bayes',
-    space: Annotated[Optional[str], typer.Option(help=t('A JSON file of parameters; what the model offers '
-                                                        'when left out.'))] = None,
+    strategy: Annotated[Optional[str], typer.Option(help=t('random, grid, bayes, evolution, architecture, or '
+                                                           'a sampler of Optuna, such as optuna:TPESampler; '
+                                                           'what suits the space when left out.'))] = None,
+    space: Annotated[Optional[str], typer.Option(help=t('A JSON file of parameters; architecture: which '
+                                                        'blocks of the denoiser run at which step; the '
+                                                        'settings of the model when left out.'))] = None,
     suite: Annotated[str, typer.Option(help=t('The name of a suite, or a .jsonl or .txt file.'))] = 'shapes',
     prompts: Annotated[Optional[int], typer.Option(help=t('How many of its prompts the search sees; 12 when '
                                                           'left out, or half of a small suite.'))] = None,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from .core import InputError
+from .patches import Patch, apply_patch
 from .text import nearest, one_line
 
 # %% ../nbs/18_performance.ipynb #vae_pieces
@@ -43,10 +44,15 @@ class OptimizationProfile:
     "The levers that are to be pulled."
     memory_efficient: bool = False  # The autoencoder works on one clip and one tile at a time
     batch_size: int = 1  # Clips that one call of the pipeline makes
+    patch: 'Patch | dict | str | Path | None' = None  # Which blocks run at which step; a file, or what it holds
 
     def __post_init__(self):
         for f in fields(self):
             value, told = getattr(self, f.name), one_line(repr(getattr(self, f.name)), 40)
+            if f.name == 'patch':
+                patch = None if value is None else Patch.read(value)
+                object.__setattr__(self, 'patch', patch if patch and patch.changes else None)
+                continue
             if f.name == 'batch_size':
                 if isinstance(value, int) and not isinstance(value, bool) and value >= 1: continue
                 raise InputError('batch_size is {value}: expected how many clips one call makes, a whole '
@@ -74,7 +80,8 @@ class OptimizationProfile:
     @property
     def pulled(self) -> dict:  # By name; empty where all is as without a profile
         "The levers that differ from their defaults."
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        pulled = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return pulled | (dict(patch=self.patch.as_dict()) if self.patch else {})
 
     def apply(
         self,
@@ -85,4 +92,5 @@ class OptimizationProfile:
         if several and not takes_prompts(pipe):
             raise InputError('batch_size cannot be applied: a {kind} takes no list of prompts. Leave it out',
                              kind=type(pipe).__name__)
-        return (dict(memory_efficient=vae_pieces(pipe)) if self.memory_efficient else {}) | several
+        pieces = dict(memory_efficient=vae_pieces(pipe)) if self.memory_efficient else {}
+        return pieces | several | (dict(patch=apply_patch(pipe, self.patch)) if self.patch else {})

@@ -520,12 +520,13 @@ def load(
     base, *parts = _folders(folder, card)
     pipe = _pipeline(base, name, dtype, *parts).to(device)
     pipe.set_progress_bar_config(disable=True)
+    weights = weights_hash(base, *parts)
+    if profile.patch: profile.patch.check(weights)
     applied = profile.apply(pipe)
     local = card is None and Path(name).expanduser().is_dir()
     label, defaults = folder.resolve().name if local else name, card.settings if card else Settings()
-    return DiffusersModel(pipe, label, defaults, device, weights_hash(base, *parts),
-                          _snapshot_revision(folder) or revision, dict(device=why_device, dtype=why_dtype),
-                          applied)
+    return DiffusersModel(pipe, label, defaults, device, weights, _snapshot_revision(folder) or revision,
+                          dict(device=why_device, dtype=why_dtype), applied)
 
 # %% ../../nbs/13_models.pipelines.ipynb #snapshot_revision
 def _snapshot_revision(folder: Path) -> str:
@@ -650,6 +651,7 @@ def as_model(
     came, device = t('as the pipeline came'), str(model._execution_device)
     made = DiffusersModel(model, name, _card_settings(model), device, pipeline_hash(model),
                           reasons=dict(device=came, dtype=came))
+    if profile.patch: profile.patch.check(made.weights)
     made.profile = profile.apply(model)
     return made
 

@@ -3,6 +3,7 @@ from importlib import import_module
 
 _public = {'Space': 'space', 'BayesianOptimizer': 'bayesian', 'EvolutionaryOptimizer': 'evolutionary',
            'ReinforcementOptimizer': 'reinforcement', 'PromptPolicy': 'reinforcement',
+           'ArchitectureSearch': 'architecture',
            'tune': 'search', 'open_tuning': 'tuning'}
 
 __all__ = [*_public]

@@ -9,6 +9,7 @@ __all__ = ['EACH', 'KEPT_BACK', 'Loader', 'begin_part', 'Search', 'beside_defaul
 import gc
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +34,8 @@ from .objectives import (COSTS, Objective, Outcome, as_names, beside, outcome_of
 from .space import Config, Space, read_space
 from .strategies import new_strategy
 from .trials import Trial, TrialStore
-from .tunable import LEVERS, default_config, run_options, space_of
+from .tunable import (LEVERS, PLACE, architecture_space, default_config, run_options,
+                                  space_of)
 from .tuning import Tuning, TuningPlan
 from ..performance import OptimizationProfile
 from ..prompts.suites import AnySuite, Suite, load_suite
@@ -319,9 +321,10 @@ def _plan(
     prompts, unseen = split_prompts(suite, asked['prompts'], asked['seed'])
     batches = [n for n in (1, 2, 4, 8) if 3*n <= len(prompts)]  # The first call is cold: two are left
     batches = batches if any(o.name == 'throughput' for o in objectives) else ()
-    offered = space_of(model, settings, loader.named, batches) if asked['space'] is None else None
-    space = offered or read_space(asked['space'])
-    needing = [n for n in ('dtype', *LEVERS) if n in space.parameters and not loader.named]
+    space = _space(loader, model, settings, asked['space'], batches)
+    parts = [n for n in space.parameters if re.fullmatch(PLACE, n)]
+    strategy = asked['strategy'] or ('architecture' if parts else 'bayes')
+    needing = [n for n in ('dtype', *LEVERS, *parts) if n in space.parameters and not loader.named]
     if needing:
         raise InputError('{name} can be searched where the model is given by its name, so that it can be '
                          'loaded again',
@@ -344,7 +347,13 @@ def _plan(
                       tuple(later), settings,
                       threads, objectives,
                       limits, tuple(dict.fromkeys(named)) or tuple(m.name for m in chosen), margins,
-                      tuple(guards_of(objectives, primary, margins)), space, asked['strategy'], asked['seed'])
+                      tuple(guards_of(objectives, primary, margins)), space, strategy, asked['seed'])
+
+# %% ../../nbs/64h_optimize.search.ipynb #space
+def _space(loader: Loader, model: Model, settings: Settings, asked: object, batches: Sequence[int]) -> Space:
+    "The space that was asked for, or one that the model offers."
+    if asked is None: return space_of(model, settings, loader.named, batches)
+    return architecture_space(model, settings) if asked == 'architecture' else read_space(asked)
 
 # %% ../../nbs/64h_optimize.search.ipynb #check_space
 def _check_space(model: Model, space: Space, settings: Settings) -> None:
@@ -386,8 +395,8 @@ def tune(
     maximize: str | Sequence[str] = (),  # Such as 'adherence', or 'throughput'
     constraints: str | Sequence[str] = (),  # What may not be passed, such as 'memory_gb < 8'
     budget: int = 60,  # Trials, besides that of the model's own settings
-    strategy: str = 'bayes',  # One of `load_strategies()`, or `optuna:` and a sampler
-    space: 'Space | dict | str | Path | None' = None,  # What may be chosen; what the model offers when None
+    strategy: str | None = None,  # One of `load_strategies()`, or `optuna:` and a sampler; what suits the space
+    space: 'Space | dict | str | Path | None' = None,  # What may be chosen; 'architecture': which blocks run
     suite: AnySuite = 'shapes',  # The name of a suite, a file, or a list of prompts
     prompts: int | None = None,  # How many of them the search sees; 12 when None, or half of a small suite
     seeds: int | Sequence[int] = 1,  # Of each prompt, how many or which
@@ -415,7 +424,7 @@ def tune(
     objectives, settings = read_objectives(minimize, maximize), read_settings(settings)
     loader = Loader(model, device, dtype, revision)
     plan = _plan(loader, objectives, asked, settings, threads or os.cpu_count() or 1)
-    new_strategy(strategy, plan.space, objectives, seed)  # Refused before anything is written
+    new_strategy(plan.strategy, plan.space, objectives, seed)  # Refused before anything is written
     which = digest(json.loads(json.dumps(plan.as_dict())), 8)
     folder = Folder(out or f'runs/tune-{plan.model.get("name", "model")}-{which}')
     _check_folder(folder)
@@ -429,6 +438,8 @@ def tune(
             def both(trial): told(trial), on_trial and on_trial(trial)
             Search(tuning, loader, default, both).run(budget)
         confirm(tuning, loader, default, progress)
+    patch = tuning.patch.as_dict() if tuning.patch else None
+    if patch: folder.write_bytes('patch.json', json.dumps(patch, indent=1).encode())
     return tuning
 
 # %% ../../nbs/64h_optimize.search.ipynb #bar

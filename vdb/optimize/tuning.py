@@ -8,6 +8,7 @@ __all__ = ['PARTS', 'TuningPlan', 'Change', 'change_of', 'Confirmation', 'Rechec
 
 # %% ../../nbs/64g_optimize.tuning.ipynb #imports
 import math
+import re
 import warnings
 import webbrowser
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ from .objectives import (COSTS, SPEEDS, Limit, Objective, excess_of, prompt_mean
                                      value_of, warm_speeds)
 from .space import Config, Space, read_space
 from .trials import Trial, TrialStore
+from .tunable import PLACE, patch_of
+from ..patches import Patch
 from ..results import command_of
 from ..runs import Run, open_run
 from ..stats.paired import compare as compare_values
@@ -279,6 +282,14 @@ class Tuning:
         return Change(o.name, *values, *[math.nan]*3)
 
     @property
+    def patch(self) -> Patch | None:  # None: nothing is recommended, or it is the whole model
+        "What the recommended trial changes in the denoiser, for `vdb.load`."
+        trial = self.recommended
+        written = patch_of(trial.config) if trial else None
+        if written is None or not Patch.read(written).changes: return None
+        return Patch.read(written | dict(model=self.model, weights=self.plan.model.get('weights', '')))
+
+    @property
     def judged(self) -> int:
         "How many choices the unseen prompts have judged: a larger budget may have led to another one."
         return sum(name.isdigit() for name in self.folder.names('confirm'))
@@ -338,7 +349,9 @@ def config_text(
 ) -> str:
     "A configuration on one line."
     def told(v): return f'{v:g}' if isinstance(v, float) else str(v)  # As it would be typed
-    return ', '.join(f'{k} {told(v)}' for k, v in config.items()) or t("the model's own settings")
+    shown = {k: v for k, v in config.items() if not re.fullmatch(PLACE, k)}
+    if len(shown) < len(config): shown['patch'] = Patch.read(patch_of(config))
+    return ', '.join(f'{k} {told(v)}' for k, v in shown.items()) or t("the model's own settings")
 
 # %% ../../nbs/64g_optimize.tuning.ipynb #values_text
 def values_text(
