@@ -19,7 +19,7 @@ def text_encoder():
     return T5EncoderModel(T5Config(vocab_size=32, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)).eval()
 
 
-def ltx():
+def ltx(layers: int = 1):
     "LTX-Video, text to video."
     from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXPipeline, LTXVideoTransformer3DModel
     vae = AutoencoderKLLTXVideo(latent_channels=8, block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8), layers_per_block=(1,)*5,
@@ -27,27 +27,27 @@ def ltx():
                                 decoder_spatio_temporal_scaling=(True, True, False, False), decoder_inject_noise=(False,)*5,
                                 upsample_residual=(False,)*4, upsample_factor=(1,)*4)
     transformer = LTXVideoTransformer3DModel(in_channels=8, out_channels=8, num_attention_heads=2, attention_head_dim=16, cross_attention_dim=32,
-                                             num_layers=1, caption_channels=16)
+                                             num_layers=layers, caption_channels=16)
     return LTXPipeline(FlowMatchEulerDiscreteScheduler(), vae, text_encoder(), tokenizer(), transformer), dict(frames=9, height=64, width=64, steps=2)
 
 
-def wan():
+def wan(layers: int = 1):
     "Wan 2.1, text to video."
     from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
     vae = AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True])
     transformer = WanTransformer3DModel(patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=16, out_channels=16, text_dim=16,
-                                        freq_dim=32, ffn_dim=32, num_layers=1, cross_attn_norm=True, qk_norm='rms_norm_across_heads', rope_max_seq_len=32)
+                                        freq_dim=32, ffn_dim=32, num_layers=layers, cross_attn_norm=True, qk_norm='rms_norm_across_heads', rope_max_seq_len=32)
     pipe = WanPipeline(tokenizer=tokenizer(), text_encoder=text_encoder(), vae=vae, scheduler=FlowMatchEulerDiscreteScheduler(shift=7.), transformer=transformer)
     return pipe, dict(frames=9, height=32, width=32, steps=2)
 
 
-def cogvideox():
+def cogvideox(layers: int = 1):
     "CogVideoX, text to video."
     from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
     vae = AutoencoderKLCogVideoX(down_block_types=('CogVideoXDownBlock3D',)*4, up_block_types=('CogVideoXUpBlock3D',)*4, block_out_channels=(8,)*4,
                                  latent_channels=4, layers_per_block=1, norm_num_groups=2, temporal_compression_ratio=4)
     transformer = CogVideoXTransformer3DModel(num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=4, time_embed_dim=2, text_embed_dim=16,
-                                              num_layers=1, sample_width=4, sample_height=4, sample_frames=9, patch_size=2, temporal_compression_ratio=4,
+                                              num_layers=layers, sample_width=4, sample_height=4, sample_frames=9, patch_size=2, temporal_compression_ratio=4,
                                               max_text_seq_length=226)
     return CogVideoXPipeline(tokenizer(), text_encoder(), vae, transformer, CogVideoXDDIMScheduler()), dict(frames=9, height=32, width=32, steps=2)
 

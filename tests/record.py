@@ -24,6 +24,7 @@ def keep(kind: str, out: str, threads: int, **found: object) -> Path:
     files = [*sorted((vdb/part).glob('*.py')), vdb/'models'/'pipelines.py']
     if kind in ('strategies', 'moves'): files = [vdb/'optimize'/f'{name}.py' for name in ('space', 'strategies', 'bayesian', 'evolutionary', 'reinforcement')]
     if kind == 'prompts': files = [vdb/'optimize'/'reinforcement.py', vdb/'optimize'/'objectives.py', vdb/'models'/'pipelines.py']
+    if kind == 'architecture': files = [vdb/'patches.py', *(vdb/'optimize'/f'{name}.py' for name in ('space', 'strategies', 'bayesian', 'evolutionary', 'architecture'))]
     if kind == 'gpu-patches': files = [vdb/'patches.py', vdb/'models'/'pipelines.py']
     if kind == 'widget': files += sorted(f for f in (vdb/'widgets').rglob('*') if f.suffix in ('.py', '.js', '.css'))
     code = hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()[:16]

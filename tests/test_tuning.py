@@ -100,3 +100,32 @@ def test_bad_input(warm, tmp_path, wrong, told):
     done = warm('tune', 'tiny', *wrong, '--out', tmp_path/'search')
     assert done.status == 2 and told in done.err and len(done.err.strip().splitlines()) == 1, done.err
     assert not (tmp_path/'search').exists()
+
+
+def test_a_patch_is_found_and_loaded(warm, tmp_path):
+    "Which blocks run at which step: the choice lies in `patch.json`, which a model is loaded with and which makes the same clips."
+    out, few = tmp_path/'search', ['--suite', 'tiny', '--prompts', 3, '--frames', 5, '--recheck-seeds', 1, '--unseen-seeds', 1, '--threads', 1, '--margin', 'adherence=0.9', '--quiet']
+    done = warm('tune', 'tiny', '--minimize', 'latency', '--space', 'architecture', '--budget', 3, '--out', out, '--json', *few)
+    assert done.status == 0, done.err
+    said, patch = json.loads(done.out), json.loads((out/'patch.json').read_text())
+    assert (said['trials'], said['failed']) == (4, 0) and said['unseen'][0]['ratio'] < 1
+    assert len(patch['schedule']) == 8 and '======' in patch['schedule'] and patch['model'] == 'tiny', 'the first three trials are regular'
+    assert '/'.join(patch['schedule']) in (out/'report.html').read_text()
+
+    from vdb.core import Settings
+    from vdb.models.pipelines import load
+    from vdb.optimize.tuning import open_tuning
+    import torch
+    found = open_tuning(str(out))
+    assert found.plan.strategy == 'architecture' and found.patch.as_dict() == patch
+    chosen, prompt = found.confirmation.chosen, found.plan.unseen[0]
+    seed = int(chosen.generations['seed'].iloc[0])
+    torch.set_num_threads(1)
+    clip = load('tiny', profile=dict(patch=out/'patch.json')).generate(prompt, seed, Settings(frames=5))
+    assert clip.sha256() == chosen.video(prompt.id, seed).sha256() != load('tiny').generate(prompt, seed, Settings(frames=5)).sha256()
+
+    again = warm('run', 'tiny', '--profile', f'patch={out}/patch.json', '--suite', 'tiny', '--frames', 5, '--seeds', 1, '--threads', 1, '--out', tmp_path/'used', '--no-report', '--quiet')
+    assert again.status == 0, again.err
+    assert json.loads((tmp_path/'used'/'protocol.json').read_text())['profile'] == dict(patch=dict(schedule=patch['schedule']))
+
+    assert warm('tune', 'tiny', '--minimize', 'latency', '--strategy', 'architecture', '--out', tmp_path/'none').status == 2

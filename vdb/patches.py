@@ -62,8 +62,10 @@ class Patch:
     @property
     def changes(self) -> dict:  # JSON-ready; empty where all of the model runs
         "What of it can change a pixel."
-        rows = [*self.schedule] if any(c != RUNS for row in self.schedule for c in row) else []
-        return {k: v for k, v in dict(schedule=rows, width=[*self.width]).items() if v}
+        whole = {*''.join(self.schedule)} == {RUNS}
+        if whole and not self.width: return {}
+        rows = self.schedule[:1] if whole else self.schedule
+        return dict(schedule=[*rows]) | (dict(width=[*self.width]) if self.width else {})
 
     def check(self, weights: str) -> None:
         "Refuse weights for which it was not found."
