@@ -20,7 +20,7 @@ def keep(kind: str, out: str, threads: int, **found: object) -> Path:
     "Write `<date>-<kind>.json`. The code is all of `vdb.streaming`, its widget, or `vdb.optimize`, and what generates; or the strategies, or the choice by prompt."
     from vdb.timing import environment
     now = environment('cpu', threads)
-    part = 'optimize' if kind == 'tuning' else 'streaming'
+    part = 'optimize' if kind.startswith('tuning') else 'streaming'
     files = [*sorted((vdb/part).glob('*.py')), vdb/'models'/'pipelines.py']
     if kind in ('strategies', 'moves'): files = [vdb/'optimize'/f'{name}.py' for name in ('space', 'strategies', 'bayesian', 'evolutionary', 'reinforcement')]
     if kind == 'prompts': files = [vdb/'optimize'/'reinforcement.py', vdb/'optimize'/'objectives.py', vdb/'models'/'pipelines.py']

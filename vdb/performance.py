@@ -44,7 +44,7 @@ class OptimizationProfile:
     "The levers that are to be pulled."
     memory_efficient: bool = False  # The autoencoder works on one clip and one tile at a time
     batch_size: int = 1  # Clips that one call of the pipeline makes
-    patch: 'Patch | dict | str | Path | None' = None  # Which blocks run at which step; a file, or what it holds
+    patch: 'Patch | dict | str | Path | None' = None  # Which blocks run; a file, or what it holds
 
     def __post_init__(self):
         for f in fields(self):

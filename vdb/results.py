@@ -513,9 +513,8 @@ class CommittedCells:
             table = part.partition('/')[0]
             found = self.folder.read_or_skip(part, sha256) if table != 'samples' else None
             if found is None: continue
-            rows = found.to_pandas()
-            names = rows['metric'] if 'metric' in rows else ['']*len(rows)
-            self.rows[name] |= set(zip(rows['prompt'], rows['seed'], names))
+            names = found['metric'].to_pylist() if 'metric' in found.column_names else ['']*len(found)
+            self.rows[name] |= {*zip(found['prompt'].to_pylist(), found['seed'].to_pylist(), names)}
 
 # %% ../nbs/45_results.ipynb #differences
 def differences(

@@ -79,7 +79,8 @@ def moved(
     if kind < .6:
         both = [(f'run_{row}_{c}', f'run_{min(rows - 1, row + 1)}_{c}') for c in range(columns)]
         return config | {a: config[b] for a, b in both} | {b: config[a] for a, b in both}
-    if kind < .75: return config | {f'run_{row}_{column}': str(rng.choice([KEPT, RUNS, OUT], p=[.45, .45, .1]))}
+    if kind < .75:
+        return config | {f'run_{row}_{column}': str(rng.choice([KEPT, RUNS, OUT], p=[.45, .45, .1]))}
     if kind < .83 and width in config: return config | {width: float(rng.choice([1., .75, .5]))}
     low, right = rng.integers(row, rows), rng.integers(column, columns)
     places = [(r, c) for r in range(row, low + 1) for c in range(column, right + 1)]
@@ -117,7 +118,7 @@ def staleness(
 
 # %% ../../nbs/64m_optimize.architecture.ipynb #ridge
 def _ridge(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "A ridge regression elsewhere, its strength chosen by leaving one out, and its error when one is left out."
+    "A ridge regression elsewhere, its strength chosen by leaving one out, and its error then."
     middle, centre = x.mean(0), y.mean()
     u, s, vt = np.linalg.svd(x - middle, full_matrices=False)
     def errors(strength):
@@ -156,8 +157,9 @@ class ArchitectureSearch(Learner):
 
     def _whole(self, rng: np.random.Generator) -> Config:
         "All of the denoiser; what else the space has is drawn."
-        parts = {n: RUNS if n.startswith('run') else 1. for n in self.space.parameters if re.fullmatch(PLACE, n)}
-        return self.space.completed(self.space.sample(rng) | parts)
+        parts = [n for n in self.space.parameters if re.fullmatch(PLACE, n)]
+        whole = {n: RUNS if n.startswith('run') else 1. for n in parts}
+        return self.space.completed(self.space.sample(rng) | whole)
 
     def _child(self, parents: list[Config], rng: np.random.Generator) -> Config:
         "Of two parents, or of one."
@@ -191,7 +193,7 @@ class ArchitectureSearch(Learner):
             x, at = (np.array([staleness(c) for c in some]) for some in (configs, children))
             return _ridge(x, cost, at)
         def patches(some): return [Patch.read(patch_of(c)) for c in some]
-        a_clip = cost if goal.name == 'latency' else -1/cost  # A throughput's cost is the throughput, negative
+        a_clip = cost if goal.name == 'latency' else -1/cost  # More of a throughput is a lower cost
         model = LatencyModel(patches(configs), a_clip)
         seconds = np.array([model.seconds(p) for p in patches(children)])
         mean = seconds if goal.name == 'latency' else -1/seconds

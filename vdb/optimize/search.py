@@ -395,7 +395,7 @@ def tune(
     maximize: str | Sequence[str] = (),  # Such as 'adherence', or 'throughput'
     constraints: str | Sequence[str] = (),  # What may not be passed, such as 'memory_gb < 8'
     budget: int = 60,  # Trials, besides that of the model's own settings
-    strategy: str | None = None,  # One of `load_strategies()`, or `optuna:` and a sampler; what suits the space
+    strategy: str | None = None,  # One of `load_strategies()`, or `optuna:` and a sampler
     space: 'Space | dict | str | Path | None' = None,  # What may be chosen; 'architecture': which blocks run
     suite: AnySuite = 'shapes',  # The name of a suite, a file, or a list of prompts
     prompts: int | None = None,  # How many of them the search sees; 12 when None, or half of a small suite

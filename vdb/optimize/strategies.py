@@ -51,7 +51,7 @@ def strategy(
     return register
 
 # %% ../../nbs/64c_optimize.strategies.ipynb #load_strategies
-OWN = ('bayesian', 'evolutionary', 'reinforcement', 'architecture')  # Modules beside this one that hold strategies
+OWN = ('bayesian', 'evolutionary', 'reinforcement', 'architecture')  # Modules beside this one
 
 def load_strategies() -> list[str]:  # The names of all
     "Import those of this package, and once those of others. What cannot be imported costs a warning."
