@@ -83,6 +83,26 @@ def test_a_pipeline_that_has_run_is_patched(kind):
     with pytest.raises(InputError, match='has one already'): as_model(watched.pipe, dict(patch=dict(schedule=['#', '='])))
 
 
+def test_what_a_pipeline_has_is_recorded():
+    watched = Watched('ltx').patched('###', '=.#')
+    assert as_model(watched.pipe).profile == dict(patch=dict(schedule=['###', '=.#']))
+    assert as_model(Watched('ltx').pipe).profile == {}
+
+
+def test_a_stream_is_patched():
+    "Its blocks are made by another pipeline, which shares the denoiser."
+    from vdb.streaming.continuation import as_streaming
+    model, ran = load('tiny', profile=dict(patch=dict(schedule=['######', '==#==='], model='tiny'))), [0]*6
+    for i, block in enumerate(blocks_of(model.pipe)):
+        def counted(*_, i=i): ran[i] += 1
+        block.attn1.register_forward_pre_hook(counted)
+    stream, settings = as_streaming(model), Settings(frames=9, height=32, width=32, steps=4)
+    frames = stream.first(prompt, 0, settings)
+    assert ran == [2, 2, 4, 2, 2, 2]
+    stream.extend(frames, prompt, 0, settings)
+    assert ran == [4, 4, 8, 4, 4, 4]
+
+
 def test_a_narrower_block_is_smaller(kind):
     watched = Watched(kind)
     before = watched.frames()
@@ -96,6 +116,9 @@ def test_what_is_refused(tmp_path):
     for patch, told in ((dict(schedule=['####', '===#']), '4 groups of blocks, and the denoiser 3 blocks'), (dict(schedule=['#x']), "'x'")):
         with pytest.raises(InputError, match=told): as_model(pipe, dict(patch=patch))
     with pytest.raises(InputError, match='no row of blocks'): as_model(pipelines.svd()[0], dict(patch=dict(schedule=['#', '='])))
+    from diffusers import WanVideoToVideoPipeline
+    parts = {k: v for k, v in pipelines.wan(3)[0].components.items() if k != 'transformer_2'}
+    with pytest.raises(InputError, match='does not say which pass'): blocks_of(WanVideoToVideoPipeline(**parts))
     with pytest.raises(InputError, match='found for another with the weights 0123'): load('tiny', profile=dict(patch=dict(schedule=['#', '='], model='another', weights='0123')))
     with pytest.raises(InputError, match='nowhere.json'): load('tiny', profile=dict(patch=tmp_path/'nowhere.json'))
     (tmp_path/'patch.json').write_text('{"schedule": [')

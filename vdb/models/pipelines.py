@@ -26,6 +26,7 @@ from ..core import GenerationError, InputError, Model, Prompt, Settings, VdbErro
 from ..files import file_hash
 from ..i18n import t
 from .cards import Card, all_cards, is_hub_id
+from ..patches import applied_to
 from ..performance import OptimizationProfile, takes_prompts
 from ..text import nearest, one_line
 from ..timing import Lap, stage_laps
@@ -296,8 +297,9 @@ def step_arguments(
 @contextmanager
 def _lent(pipe, scheduler) -> Iterator[None]:
     "A pipeline with another scheduler and without a progress bar. It is given back as it came."
-    plain, bar = pipe.scheduler, getattr(pipe, '_progress_bar_config', None)
+    plain, bar, patched = pipe.scheduler, getattr(pipe, '_progress_bar_config', None), applied_to(pipe)
     pipe.scheduler = scheduler
+    if patched: patched.scheduler = scheduler
     if hasattr(pipe, 'set_progress_bar_config'): pipe.set_progress_bar_config(disable=True)
     try: yield
     except BaseException:  # The pipeline does this only at its end: a stopped clip would leave its caches
@@ -305,6 +307,7 @@ def _lent(pipe, scheduler) -> Iterator[None]:
         raise
     finally:
         pipe.scheduler = plain
+        if patched: patched.scheduler = None
         if hasattr(pipe, 'set_progress_bar_config'): pipe.set_progress_bar_config(**(bar or {}))
 
 # %% ../../nbs/13_models.pipelines.ipynb #DiffusersModel
@@ -652,7 +655,8 @@ def as_model(
     made = DiffusersModel(model, name, _card_settings(model), device, pipeline_hash(model),
                           reasons=dict(device=came, dtype=came))
     if profile.patch: profile.patch.check(made.weights)
-    made.profile = profile.apply(model)
+    there = applied_to(model)  # Of an earlier call
+    made.profile = (dict(patch=there.patch.changes) if there else {}) | profile.apply(model)
     return made
 
 # %% ../../nbs/13_models.pipelines.ipynb #card_settings

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..core import InputError, canonical_json
-from .bayesian import expected_gain
-from .objectives import SPEEDS, Objective, Outcome, unbeaten
+from .objectives import SPEEDS, Objective, Outcome, expected_gain, unbeaten
 from .space import Config, Space
 from .strategies import Learner, strategy
 from .tunable import PLACE, patch_of

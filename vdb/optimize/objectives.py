@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COSTS', 'SPEEDS', 'LIMIT', 'Objective', 'read_objectives', 'as_names', 'Limit', 'read_limits', 'Outcome',
-           'warm_speeds', 'prompt_means', 'value_of', 'excess_of', 'outcome_of', 'beside', 'pooled', 'unbeaten']
+           'warm_speeds', 'prompt_means', 'value_of', 'excess_of', 'outcome_of', 'beside', 'pooled', 'unbeaten',
+           'expected_gain']
 
 # %% ../../nbs/64b_optimize.objectives.ipynb #imports
 import math
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtr
 
 from ..bench import batches
 from ..core import InputError
@@ -279,3 +281,26 @@ def unbeaten(
     for i in np.lexsort(costs.T[::-1]):  # What comes later in this order beats none before it
         if not any((costs[j] <= costs[i]).all() for j in kept): kept.append(int(i))
     return kept
+
+# %% ../../nbs/64b_optimize.objectives.ipynb #expected_gain
+def expected_gain(
+    front: np.ndarray,  # (points, objectives) costs that none of the others beats
+    reference: np.ndarray,  # (objectives,) beyond it nothing counts
+    mean: np.ndarray,  # (configurations, objectives) expected costs
+    std: np.ndarray,  # (configurations, objectives) and how far they may be off
+) -> np.ndarray:  # (configurations,) in the product of the units
+    "By how much the hypervolume of a front is expected to grow. Objectives are taken as independent."
+    edges = [np.r_[-np.inf, np.unique(column), end] for column, end in zip(front.T, reference)]
+    sides = [np.diff(_shortfall(e[1:, None], m, s), axis=0, prepend=0.)  # (boxes, configurations)
+             for e, m, s in zip(edges, mean.T, std.T)]
+    corners = np.stack(np.meshgrid(*(e[:-1] for e in edges), indexing='ij'), -1)
+    free = ~np.array([(point <= corners).all(-1) for point in front]).any(0)
+    axes = [*range(len(sides))]
+    terms = [part for axis, side in zip(axes, sides) for part in (side, [axis, len(axes)])]
+    return np.einsum(free.astype(float), axes, *terms, [len(axes)], optimize=True)
+
+# %% ../../nbs/64b_optimize.objectives.ipynb #shortfall
+def _shortfall(level: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    "E max(0, level - Y) of a normal Y."
+    z = (level - mean)/std
+    return std*(z*ndtr(z) + np.exp(-z*z/2)/math.sqrt(2*math.pi))

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields
 
-from ..core import Model, Settings
+from ..core import InputError, Model, Settings
 from .space import Categorical, Config, Integer, Ordinal, Parameter, Real, Space
 from ..patches import KEPT, OUT, RUNS, blocks_of
 from ..performance import OptimizationProfile, takes_prompts
@@ -156,6 +156,9 @@ def architecture_space(
     settings: Settings = Settings(),  # What is asked of it over its defaults
 ) -> Space:
     "What of a model's denoiser may run. `InputError` where it cannot be patched."
+    if not hasattr(model, 'pipe'):
+        raise InputError('{name} is no diffusers pipeline, so it has no blocks that could be left out: '
+                         'search other parameters', name=model.name)
     blocks, steps = len(blocks_of(model.pipe)), settings.filled(model.defaults).steps or ROWS
     rows, columns = min(ROWS, steps), min(COLUMNS, blocks)
     runs = {f'run_{r}_{c}': Categorical([RUNS, KEPT, OUT]) for r in range(rows) for c in range(columns)}
