@@ -117,7 +117,7 @@ def test_a_patch_is_found_and_loaded(warm, tmp_path):
     from vdb.optimize.tuning import open_tuning
     import torch
     found = open_tuning(str(out))
-    assert found.plan.strategy == 'architecture' and found.patch.as_dict() == patch
+    assert found.plan.strategy == 'architecture' and found.patch.as_dict() == patch and patch['weights'] == found.plan.model['weights']
     chosen, prompt = found.confirmation.chosen, found.plan.unseen[0]
     seed = int(chosen.generations['seed'].iloc[0])
     torch.set_num_threads(1)
