@@ -108,7 +108,7 @@ def test_a_patch_is_found_and_loaded(warm, tmp_path):
     done = warm('tune', 'tiny', '--minimize', 'latency', '--space', 'architecture', '--budget', 3, '--out', out, '--json', '--no-report', *few)
     assert done.status == 0, done.err
     said, patch = json.loads(done.out), json.loads((out/'patch.json').read_text())
-    assert (said['trials'], said['failed']) == (4, 0) and said['unseen'][0]['ratio'] < 1
+    assert (said['trials'], said['failed'], said['held_up']) == (4, 0, True) and said['unseen'][0]['ratio'] < 1
     assert len(patch['schedule']) == 8 and '======' in patch['schedule'] and patch['model'] == 'tiny', 'the first three trials are regular'
     assert '/'.join(patch['schedule']) in warm('show', out).out
 
@@ -129,3 +129,11 @@ def test_a_patch_is_found_and_loaded(warm, tmp_path):
     assert json.loads((tmp_path/'used'/'protocol.json').read_text())['profile'] == dict(patch=dict(schedule=patch['schedule']))
 
     assert warm('tune', 'tiny', '--minimize', 'latency', '--strategy', 'architecture', '--out', tmp_path/'none').status == 2
+
+    from unittest import mock
+    from vdb.optimize.search import _save_patch
+    from vdb.optimize.tuning import Confirmation
+    with mock.patch.object(Confirmation, 'held_up', False): _save_patch(found)
+    assert not (out/'patch.json').exists(), 'what did not hold up is not left for anyone to load'
+    _save_patch(found)
+    assert json.loads((out/'patch.json').read_text()) == patch

@@ -438,9 +438,15 @@ def tune(
             def both(trial): told(trial), on_trial and on_trial(trial)
             Search(tuning, loader, default, both).run(budget)
         confirm(tuning, loader, default, progress)
-    patch = tuning.patch.as_dict() if tuning.patch else None
-    if patch: folder.write_bytes('patch.json', json.dumps(patch, indent=1).encode())
+        _save_patch(tuning)
     return tuning
+
+# %% ../../nbs/64h_optimize.search.ipynb #save_patch
+def _save_patch(tuning: Tuning) -> None:
+    "Leave a patch that is recommended, and held up on unseen prompts, as `patch.json`; an earlier one goes."
+    found, file = tuning.confirmation, Path(tuning.folder.absolute)/'patch.json'
+    if not (tuning.patch and found and found.held_up): return file.unlink(missing_ok=True)
+    tuning.folder.write_json('patch.json', tuning.patch.as_dict())
 
 # %% ../../nbs/64h_optimize.search.ipynb #bar
 @contextmanager
