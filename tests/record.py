@@ -17,12 +17,13 @@ def options(text: str, **defaults: object) -> argparse.Namespace:
 
 
 def keep(kind: str, out: str, threads: int, **found: object) -> Path:
-    "Write `<date>-<kind>.json`. The code is all of `vdb.streaming`, its widget, or `vdb.optimize`, and what generates; or the strategies, or the choice by prompt."
+    "Write `<date>-<kind>.json`. The code is all of `vdb.streaming`, its widget, or `vdb.optimize`, and what generates; or the strategies, the choice by prompt, or what measures a table."
     from vdb.timing import environment
     now = environment('cpu', threads)
     part = 'optimize' if kind.startswith('tuning') else 'streaming'
     files = [*sorted((vdb/part).glob('*.py')), vdb/'models'/'pipelines.py']
-    if kind in ('strategies', 'moves'): files = [vdb/'optimize'/f'{name}.py' for name in ('space', 'strategies', 'bayesian', 'evolutionary', 'reinforcement')]
+    if kind in ('strategies', 'moves'): files = [vdb/'optimize'/f'{name}.py' for name in ('space', 'strategies', 'problems', 'bayesian', 'evolutionary', 'reinforcement')]
+    if kind == 'table': files = [vdb/'optimize'/'objectives.py', vdb/'optimize'/'tunable.py', vdb/'models'/'pipelines.py']
     if kind == 'prompts': files = [vdb/'optimize'/'reinforcement.py', vdb/'optimize'/'objectives.py', vdb/'models'/'pipelines.py']
     if kind == 'architecture': files = [vdb/'patches.py', *(vdb/'optimize'/f'{name}.py' for name in ('space', 'strategies', 'bayesian', 'evolutionary', 'architecture'))]
     if kind == 'gpu-patches': files = [vdb/'patches.py', vdb/'models'/'pipelines.py']

@@ -86,6 +86,7 @@ class Weights:
         return t('needs weights that are not here: {path}', path=self.path)
 
 # %% ../../nbs/30_metrics.base.ipynb #plain_source
+@cache  # A run asks for the source of the same functions again and again
 def plain_source(
     function: Callable,
 ) -> str:  # Its bytecode in hexadecimal where the source is not to be had
