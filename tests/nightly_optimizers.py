@@ -1,4 +1,4 @@
-"""`papers/optimizers.ipynb` in full size: every strategy and its peers, seven problems, 20 seeds. The executed notebook and its figures as dated files. `python tests/nightly_optimizers.py --out papers/results`; with `--known FILE` it goes on where it was"""
+"""`papers/optimizers.ipynb` in full size: every strategy and its peers, seven problems, 20 seeds. Its figures, as a dated JSON file. `python tests/nightly_optimizers.py --out papers/results`; with `--known FILE` it goes on where it was"""
 import sys
 import tempfile
 from pathlib import Path

@@ -30,8 +30,7 @@ def qualities(space, folder: Path) -> dict[str, dict]:
     from vdb.optimize.objectives import Objective, outcome_of
     from vdb.optimize.tunable import run_options
     from vdb.prompts.suites import load_suite
-    file, prompts = folder/'qualities.jsonl', load_suite('shapes').prompts[::every]
-    found = known(file)
+    file, prompts, found = folder/'qualities.jsonl', load_suite('shapes').prompts[::every], known(folder/'qualities.jsonl')
     for config in space.grid(1):
         key = canonical_json({n: v for n, v in config.items() if n != 'threads'})
         if key in found or config['threads'] > 1: continue
@@ -46,7 +45,7 @@ def qualities(space, folder: Path) -> dict[str, dict]:
 def latencies(space, folder: Path, rounds: int) -> dict[str, list[float]]:
     "Configuration -> seconds of a clip, one a round. The first of each process is not counted."
     from vdb.cells import use_threads
-    from vdb.core import Prompt, canonical_json
+    from vdb.core import GenerationError, Prompt, canonical_json
     from vdb.models.pipelines import load
     from vdb.optimize.tunable import run_options
     file, prompt = folder/'latencies.jsonl', Prompt('a red circle moves right quickly on a black background')
@@ -60,7 +59,9 @@ def latencies(space, folder: Path, rounds: int) -> dict[str, list[float]]:
             use_threads(config['threads'])
             begun = time.perf_counter()
             try: models[config['dtype']].generate(prompt, n, run_options(config)['settings'])
-            except Exception as error: print(key, error)  # Whether it can be made at all is told by `qualities`
+            except GenerationError as error:
+                if error.reason != 'black_clip': raise
+                print(key, error)  # It was made to its end, so its time counts; what is black too often is a row without values
             took[key] = time.perf_counter() - begun
             note(file, key, took[key])
     return {canonical_json(c): [took[f'{n} {canonical_json(c)}'] for n in range(rounds)] for c in grid}
@@ -78,7 +79,7 @@ def main() -> int:
         took = latencies(space, folder, ask.rounds) if ask.only != 'quality' else {}
     if ask.only: return 0
     rows = [dict(config=c, latencies=[round(x, 5) for x in took[canonical_json(c)]]) | quality[canonical_json({n: v for n, v in c.items() if n != 'threads'})] for c in space.grid(1)]
-    keep('table', ask.out, os.cpu_count(), seconds=round(time.perf_counter() - began), model='tiny', suite='shapes', prompts=60//every, seeds=1, rounds=ask.rounds, space=space.as_dict(), default=dict(zip(choices, default)), rows=rows)
+    keep('table', ask.out, os.cpu_count(), seconds=round(time.perf_counter() - began), model='tiny', suite='shapes', prompts=max(len(r.get('adherence', ())) for r in rows), seeds=1, rounds=ask.rounds, space=space.as_dict(), default=dict(zip(choices, default)), rows=rows)
     return 0
 
 
