@@ -14,7 +14,8 @@ from ..i18n import format_duration, format_interval, format_number, t, tn
 from ..metrics.base import metric_name
 from ..optimize.choice import BEATEN, LIKELY, SURE
 from ..optimize.objectives import Objective
-from ..optimize.plots import objective_name, plot_history, plot_pareto
+from ..optimize.plots import (FEWEST_MEASURED, objective_name, plot_history, plot_hypervolume,
+                                plot_importance, plot_parallel, plot_pareto)
 from ..optimize.trials import Trial
 from ..optimize.tuning import Change, Tuning, config_text, values_text
 from ..stats.verdicts import Comparison, Verdict
@@ -132,16 +133,30 @@ def tuning_verdict_section(
 def front_section(
     tuning: Tuning,
 ) -> Html:
-    "The Pareto plot and the best so far."
-    parts = heading(t('Trials'))
-    if not any(x.ok for x in tuning.trials): return parts + paragraph(t('No trial could be measured.'))
+    "The trials in pictures: the front, their settings, the best so far, and which settings decide."
+    parts, measured = heading(t('Trials')), sum(x.ok for x in tuning.trials)
+    if not measured: return parts + paragraph(t('No trial could be measured.'))
     if len(tuning.plan.objectives) > 1:
         told = t('Each point is a trial, with its standard errors. Green: no other trial beats it. Pale: '
                  'beaten. Triangle: dropped, an estimate. Red cross: it passes a limit. Square: the '
                  "model's own settings. Ring: recommended.")
         parts += figure(plot_pareto(tuning).figure, told)
-    return parts + figure(plot_history(tuning).figure,
-                          t('Every trial, and the best so far that keeps the limits.'))
+    if len(tuning.plan.space.parameters) > 1:
+        told = t('Each line is a trial, from its settings to what came of them. Green: no other trial beats '
+                 'it. Pale: beaten or dropped. Red: it passes a limit, or it failed and ends before what is '
+                 'measured. At – it has no such setting. An arrow says which way is better.')
+        parts += figure(plot_parallel(tuning).figure, told)
+    parts += figure(plot_history(tuning).figure,
+                    t('Every trial, and the best so far that keeps the limits.'))
+    if len(tuning.plan.objectives) > 1:
+        told = t('The share of what lies between the worst and the best value of each objective that the '
+                 'trials so far beat, all objectives at once. It is a share of what this search measured.')
+        parts += figure(plot_hypervolume(tuning).figure, told)
+    if measured < FEWEST_MEASURED: return parts
+    told = t('How much a setting decides whether a trial is among the best, for each objective by itself '
+             '(PED-ANOVA). It does not say which way. Lines: the standard deviation over trials drawn with '
+             'replacement.')
+    return parts + figure(plot_importance(tuning).figure, told)
 
 # %% ../../nbs/69a_reports.tuning.ipynb #trials_section
 TRIAL_LIMIT = 25  # Rows of the table; the store has all trials
