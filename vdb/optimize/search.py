@@ -54,6 +54,7 @@ class Loader:
         self.model, self.named = model, isinstance(model, (str, Path))
         self.device, self.dtype, self.revision = device, dtype, revision
         self._loaded = {} if self.named else {'': as_model(model)}
+        self.before_clip = None  # Called before each clip
 
     def key(self, config: Config) -> str:
         "Equal for configurations that one loaded model serves."
@@ -130,7 +131,12 @@ def begin_part(
                  plan.margins,
                  tuple(g.name for g in plan.guards))
     threads = options.get('threads', plan.threads)
-    return begin_run(loader.get(config, beside), asked, loader.source(config, plan), out, threads, retry)
+    job = begin_run(loader.get(config, beside), asked, loader.source(config, plan), out, threads, retry)
+    if loader.before_clip: job.cells = _after(loader.before_clip, job.cells)
+    return job
+
+def _after(first: Callable[[], object], produce: Callable) -> Callable:
+    return lambda cell: (first(), produce(cell))[1]
 
 # %% ../../nbs/64h_optimize.search.ipynb #Search
 EACH = 10  # Trials for which one may be made again while the search goes on
@@ -159,12 +165,18 @@ class Search:
             self._end(trial)
         if not self.tuning.trials: self._end(self.tuning.store.begin(self.default, 'default'))
         while sum(x.origin == 'strategy' for x in self.tuning.trials) < budget:
-            while wanted := self.tuning.store.take_waiting(): self._end(wanted)  # What a person enqueued
+            self._try_waiting()
             config = self.strategy.ask()
             if config is None:
-                return warnings.warn(t('{name} has nothing left to try', name=self.tuning.plan.strategy))
+                warnings.warn(t('{name} has nothing left to try', name=self.tuning.plan.strategy))
+                break
             self.tuning.plan.space.check(config)
             self._end(self.tuning.store.begin(config, 'strategy'))
+        self._try_waiting()
+
+    def _try_waiting(self) -> None:
+        "What a person enqueued, also where the budget is spent."
+        while wanted := self.tuning.store.take_waiting(): self._end(wanted)
 
     def _ask_again(self, trial: Trial) -> None:
         "A strategy that is asked the same is where it was; one of another version may not be."
@@ -412,6 +424,7 @@ def tune(
     revision: str | None = None,
     progress: bool = True,  # A bar with the time left, on standard error
     on_trial: Callable[[Trial], object] | None = None,  # Told of each trial when it is done
+    before_clip: Callable[[Tuning], object] | None = None,  # May wait, or raise `Cancelled` to stop
 ) -> Tuning:
     "Search for settings, and try the best again on unseen prompts. What is done already is not done again."
     asked = dict(minimize=minimize, maximize=maximize, constraints=constraints, space=space, suite=suite,
@@ -434,6 +447,7 @@ def tune(
             raise RunError('another process is searching in {path}: wait for it, or choose another folder',
                            path=folder.path)
         tuning = _begun(folder.path, plan)
+        loader.before_clip = before_clip and (lambda: before_clip(tuning))
         with _bar(budget, tuning, progress) as told:
             def both(trial): told(trial), on_trial and on_trial(trial)
             Search(tuning, loader, default, both).run(budget)

@@ -98,15 +98,26 @@ class TrialStore:
         with self._readable(): stored = self._storage.create_new_trial(self.study._study_id, trial)
         return next(x for x in self.trials if x.number == self._storage.get_trial(stored).number)
 
+    def enqueue(self, config: Config) -> None:
+        "Have whoever makes the search try this next. `InputError` for what is not of the space."
+        self.space.check(config)
+        with self._readable(): self.study.enqueue_trial(config)
+
+    @property
+    def waiting(self) -> list[Config]:  # The first one first
+        "What a person enqueued, and nobody has begun."
+        import optuna
+        with self._readable():
+            queue = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
+        return [dict(x.system_attrs.get('fixed_params') or x.params) for x in queue]
+
     def take_waiting(self) -> Trial | None:  # None: there is none that can be tried
         "The next trial that a person enqueued with Optuna. One that is not of the space fails, and says why."
-        import optuna
-        states = optuna.trial.TrialState
         while True:
             with self._readable():
-                queue = self.study.get_trials(deepcopy=False, states=(states.WAITING,))
+                queue = self.waiting
                 if not queue: return None
-                config = dict(queue[0].system_attrs.get('fixed_params') or queue[0].params)
+                config = queue[0]
                 try: why = self.space.check(config) or ''
                 except InputError as error: why = str(error)
                 trial = self.study.ask({} if why else self.space.distributions(config))

@@ -204,7 +204,7 @@ class Tuning:
         path: str,  # Its folder
     ) -> None:
         self.folder = Folder(path)
-        self.path = self.folder.path
+        self.path, self._rechecks = self.folder.path, {}
         asked = self.folder.read_json('tuning.json')
         if asked is None: raise RunError('{path} holds no search: there is no tuning.json in it', path=path)
         try: self.plan = TuningPlan.read(asked)
@@ -247,8 +247,10 @@ class Tuning:
     @property
     def rechecks(self) -> dict[int, Recheck]:  # By the number of the trial
         "The promising trials that were made again with other seeds."
-        names = [n for n in self.folder.names('recheck') if n.isdigit()]
-        return {int(n): found for n in names if (found := _recheck(self, n))}
+        for name in self.folder.names('recheck'):
+            if not name.isdigit() or int(name) in self._rechecks: continue
+            if found := _recheck(self, name): self._rechecks[int(name)] = found  # It stays as it is
+        return dict(sorted(self._rechecks.items()))
 
     @property
     def decides(self) -> Objective: return deciding(self.plan.objectives)
