@@ -63,14 +63,16 @@ def plot_pareto(
             raise InputError('{name} is no objective of this search: expected one of {names}', name=name,
                              names=', '.join(names))
     i, j, best = names.index(x), names.index(y), {trial.number for trial in tuning.front}
+    groups = {}
     for trial in (trial for trial in tuning.trials if trial.ok or trial.dropped):
         o, top = trial.outcome, trial.number in best
         colour = FRONT if top else PALE if o.keeps_limits or trial.dropped else OVER
-        errors = [e if e == e else 0 for e in (o.errors[i], o.errors[j])]
         shape = 's' if trial.origin == 'default' else 'v' if trial.dropped else 'o' if o.keeps_limits else 'x'
-        ax.errorbar(o.values[i], o.values[j], errors[1], errors[0], fmt=shape, color=colour, ms=6 if top
-                    else 4,
-                    alpha=1 if top else .5, lw=.8, zorder=3 if top else 2)
+        at = o.values[i], o.values[j], *np.nan_to_num((o.errors[j], o.errors[i]))
+        groups.setdefault((colour, shape, top), []).append(at)
+    for (colour, shape, top), drawn in groups.items():
+        ax.errorbar(*zip(*drawn), fmt=shape, color=colour, ms=6 if top else 4, alpha=1 if top else .5, lw=.8,
+                    elinewidth=.8, ls='none', zorder=3 if top else 2)
     side = 'post' if tuning.plan.objectives[i].direction == 'lower' else 'pre'
     front = np.array(sorted((t.outcome.values[i], t.outcome.values[j]) for t in tuning.front))
     if len(front) > 1 and len(names) == 2: ax.step(*front.T, where=side, color=FRONT, lw=1, alpha=.6)

@@ -53,6 +53,7 @@ class TrialStore:
         new: bool = False,  # Whether it is to be made where it is not there
     ) -> None:
         self.space, self.objectives, self.limits = space, tuple(objectives), tuple(limits)
+        self._done: dict[int, Trial] = {}  # What has ended stays as it is
         self.path = Path(folder.absolute)/'study.db'
         directions = ['minimize' if o.direction == 'lower' else 'maximize' for o in objectives]
         with self._readable():
@@ -87,7 +88,10 @@ class TrialStore:
         "Those that have begun: one that somebody asked Optuna for is none before it is taken."
         with self._readable(): stored = self.study.get_trials(deepcopy=False)
         ours = [x for x in stored if x.state.is_finished() or 'origin' in x.user_attrs]
-        return [_as_trial(x, self.objectives, self.space) for x in ours]
+        for x in ours:
+            if x.state.is_finished() and x.number not in self._done:
+                self._done[x.number] = _as_trial(x, self.objectives, self.space)
+        return [self._done.get(x.number) or _as_trial(x, self.objectives, self.space) for x in ours]
 
     def begin(self, config: Config, origin: str) -> Trial:
         "A new trial, all of it at once."

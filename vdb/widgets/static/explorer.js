@@ -5,6 +5,7 @@ const SILENT_MS = 8000; // Without a word from the kernel, although one was due
 const NEAR = 14; // Pixels from the pointer within which a trial is meant
 const MOST_ROWS = 100; // Of the table
 const MOST_AXES = 12; // Parameters in parallel
+const MOST_LINES = 100; // That are drawn while a brush is dragged: without a GPU a thousand take a tenth of a second
 const ROOM = { left: 58, right: 14, top: 10, bottom: 26, lost: 18 }; // Around a plot; of the strip of trials without a place
 
 const element = (tag, attributes = {}, ...children) => {
@@ -250,7 +251,7 @@ export default () => {
         g.strokeStyle = g.fillStyle = colour(group.colour);
         g.lineWidth = 1;
         g.beginPath();
-        for (const [, px, py, trial] of group.at) errorBars(g, trial, sx, sy, px, py, left, right, top, bottom);
+        if (!group.faint && !dragging) for (const [, px, py, trial] of group.at) errorBars(g, trial, sx, sy, px, py, left, right, top, bottom);
         g.stroke();
         g.lineWidth = group.shape === "cross" ? 1.6 : 1;
         g.beginPath();
@@ -335,7 +336,7 @@ export default () => {
       const parameters = axes().filter((a) => a.kind === "parameter" && varying(a)).slice(0, MOST_AXES);
       return [...parameters, ...axes().filter((a) => a.kind === "objective")].map((a) => scaled(a, shown, a.log));
     };
-    let lanes = [], lines = [];
+    let lanes = [], lines = [], dimmed = false, dragging = false;
     const EDGE = { left: 40, right: 40, top: 46, bottom: 22 };
     const laneX = (i, w) => EDGE.left + (lanes.length > 1 ? (i * (w - EDGE.left - EDGE.right)) / (lanes.length - 1) : (w - EDGE.left - EDGE.right) / 2);
     const layLines = (w, h) => {
@@ -344,6 +345,14 @@ export default () => {
         const at = lane.place(trial, jitter(trial.n) / 2);
         return at === null ? null : [laneX(i, w), h - EDGE.bottom - at * (h - EDGE.top - EDGE.bottom)];
       })]);
+    };
+    // Some lines a path: one path of thousands takes a browser longer than its parts
+    const strokeAll = (g, drawn) => {
+      for (let i = 0; i < drawn.length; i += 40) {
+        g.beginPath();
+        for (const line of drawn.slice(i, i + 40)) trace(g, line);
+        g.stroke();
+      }
     };
     const trace = (g, line) => {
       let pen = false;
@@ -355,14 +364,12 @@ export default () => {
     };
     const below = plot(parallelBox, (g, w, h) => {
       layLines(w, h);
-      const some = selected().size > 0 || brushes();
+      const some = dimmed = selected().size > 0 || brushes();
       for (const [name, alpha, is] of [["pale", .35, (s) => s.colour === "pale"], ["over", .35, (s) => s.colour === "over"], ["front", .9, (s) => s.colour === "front"]]) {
         g.globalAlpha = some ? Math.min(alpha, .08) : lines.length > 300 ? alpha / 2 : alpha;
         g.strokeStyle = colour(name);
         g.lineWidth = name === "front" ? 1.5 : 1;
-        g.beginPath();
-        for (const [trial, line] of lines) if (is(style(trial))) trace(g, line);
-        g.stroke();
+        strokeAll(g, lines.filter(([trial]) => is(style(trial))).map(([, line]) => line));
       }
       g.globalAlpha = 1;
       lanes.forEach((lane, i) => {
@@ -384,9 +391,8 @@ export default () => {
       for (const [names, width, ink, alpha] of [[on, 1.2, "accent", on.size > 200 ? .35 : .8], [new Set(model.get("pinned")), 2, "accent", 1], [new Set([hovered]), 2.5, "ink", 1]]) {
         if (!names.size) continue;
         [g.strokeStyle, g.lineWidth, g.globalAlpha] = [colour(ink), width, alpha];
-        g.beginPath();
-        for (const [trial, line] of lines) if (names.has(trial.n)) trace(g, line);
-        g.stroke();
+        const meant = lines.filter(([trial]) => names.has(trial.n)), every = dragging ? Math.ceil(meant.length / MOST_LINES) : 1;
+        strokeAll(g, meant.filter((_, i) => i % every === 0).map(([, line]) => line));
       }
       g.globalAlpha = .25;
       g.fillStyle = colour("accent");
@@ -410,16 +416,18 @@ export default () => {
     };
     let ours = "[]"; // What this view said is selected; another value came from elsewhere, and its brushes are gone
     const brushed = (over) => {
+      dragging = !over;
       const found = brushes() ? matching() : [];
       ours = JSON.stringify(found);
       model.set("selected", found);
       if (over || Date.now() - told > 150) {
         told = Date.now();
         model.save_changes();
-        lay();
       }
+      if (over) lay();
       counted();
-      [scatter, below, above].forEach((p) => p.again());
+      [scatter, above].forEach((p) => p.again());
+      if (dimmed !== (found.length > 0 || brushes())) below.again();
     };
     const at = (event, target) => {
       const bounds = target.getBoundingClientRect();
@@ -640,7 +648,10 @@ export default () => {
     };
     const refreshed = () => { x.made.value = model.get("x"); y.made.value = model.get("y"); x.log.checked = model.get("log_x"); y.log.checked = model.get("log_y"); redraw(); };
     const elsewhere = () => {
-      if (JSON.stringify(model.get("selected")) !== ours) { rectangle = null; ranges.clear(); ours = JSON.stringify(model.get("selected")); }
+      if (JSON.stringify(model.get("selected")) === ours) return;
+      rectangle = null;
+      ranges.clear();
+      ours = JSON.stringify(model.get("selected"));
       counted();
       lay();
       redraw();
