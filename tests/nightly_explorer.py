@@ -89,7 +89,7 @@ def draw(folder: Path, out: Path) -> None:
     "The explorer of a search of the embedded model, in the light and the dark theme of JupyterLab."
     out.mkdir(parents=True, exist_ok=True)
     write_notebook(folder/'look.ipynb', "from vdb.widgets.explorer import explore\nexplorer = explore('tiny', minimize='latency', maximize='adherence', budget=40, strategy='random', out='look')", 'explorer')
-    with browser.lab(folder) as address, browser.page(1100, 1400) as pg:
+    with browser.lab(folder) as address, browser.page(1500, 2100) as pg:
         browser.run_all(pg, address, 'look.ipynb')
         pg.wait_for_function("document.querySelectorAll('.vdb-tune-table tbody tr').length >= 34", timeout=900_000)
         pg.locator('.vdb-tune-pause').click()

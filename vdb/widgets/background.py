@@ -10,6 +10,7 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 
 from ..core import Cancelled
@@ -33,6 +34,8 @@ class BackgroundSearch:
         self._paused, self._stopping, self._thread = threading.Event(), threading.Event(), None
         self._lock = threading.RLock()
 
+    @property
+    def budget(self) -> int: return self.how.get('budget', signature(tune).parameters['budget'].default)
     @property
     def active(self) -> bool: return self.status in ('running', 'pausing', 'paused', 'stopping')
 

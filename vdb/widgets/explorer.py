@@ -165,21 +165,13 @@ class TuneExplorer(anywidget.AnyWidget):
         self.prompt, (self.x, self.y) = plan.prompts[0].id, names[:2] if len(names) > 2 else names[::-1]
         self.axes = axes_of(plan)
 
-    def _stamp(self) -> object:
-        "Another one where the trial store or what was made again has changed."
-        if self.tuning is None: return self.search.path
-        store, again = Path(self.tuning.store.path), Path(self.tuning.folder.absolute)/'recheck'
-        if not store.exists():
-            raise RunError('the trial store of {path} is gone: study.db is not there', path=self.tuning.path)
-        return [(p.stat().st_mtime_ns, p.stat().st_size) for p in (store, again) if p.exists()]
-
     def _follow(self) -> None:
         "The thread: looks whenever something has changed."
         while not self._closed.is_set():
             told = self._changed.wait(.4)
             self._changed.clear()
             try:
-                stamp = self._stamp()
+                stamp = _stamp(self)
                 if told or stamp != self._seen: self._seen = stamp; self.refresh()
             except Exception as error:  # It may be over the next time
                 self._seen = None
@@ -206,7 +198,7 @@ class TuneExplorer(anywidget.AnyWidget):
     def _tell_status(self, status: str) -> None:
         if self.search:
             done = sum(r['origin'] == 'strategy' and r['state'] != 'begun' for r in self._rows.values())
-            self.share = min(1., done/self.search.how.get('budget', 60))
+            self.share = min(1., done/self.search.budget)
         failed = status == 'failed'
         self._say(self.search.sentence if failed else search_sentence(self, status), failed)
         self.status = status
@@ -226,6 +218,17 @@ class TuneExplorer(anywidget.AnyWidget):
     def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict, dict] | None:
         found = super()._repr_mimebundle_(**kwargs)
         return found and (found[0] | {'text/html': static_explorer(self)}, *found[1:])
+
+# %% ../../nbs/91d_widgets.explorer.ipynb #stamp
+def _stamp(explorer: TuneExplorer) -> tuple:
+    "Another one where the trial store, what was made again, or the status has changed."
+    tuning, search = explorer.tuning, explorer.search
+    status = search and search.status
+    if tuning is None: return status, search.path
+    store, again = Path(tuning.store.path), Path(tuning.folder.absolute)/'recheck'
+    if not store.exists():
+        raise RunError('the trial store of {path} is gone: study.db is not there', path=tuning.path)
+    return status, *((p.stat().st_mtime_ns, p.stat().st_size) for p in (store, again) if p.exists())
 
 # %% ../../nbs/91d_widgets.explorer.ipynb #search_sentence
 def search_sentence(
