@@ -31,7 +31,7 @@ def test_the_command_and_its_report(warm, space, tmp_path):
     assert told.status == 0 and f'{out}/report.html' in told.out, told.err
     page = (out/'report.html').read_text(encoding='utf-8')
     for text in ('tiny, tuned', 'Recommended: steps', 'On 9 prompts that the search had not seen', 'To use it: vdb run tiny', 'Made again with other seeds', 'Where they differ most'): assert text in page, text
-    assert page.count('data:image/png') == 2 and 'Traceback' not in page
+    assert page.count('data:image/png') == 4 and 'Traceback' not in page
 
     import optuna
     study = optuna.load_study(study_name='vdb', storage=f'sqlite:///{out}/study.db')
