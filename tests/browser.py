@@ -66,6 +66,12 @@ def page(width: int = 1280, height: int = 900):
         finally: browser.close()
 
 
+def write_notebook(path: Path, *sources: str) -> None:
+    cells = [dict(cell_type='code', id=f'c{i}', metadata={}, execution_count=None, outputs=[], source=s) for i, s in enumerate(sources)]
+    kernel = dict(kernelspec=dict(display_name='python3', language='python', name='python3'))
+    path.write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5)))
+
+
 def run_all(pg, address: str, notebook: str) -> None:
     "Open a notebook and run its cells."
     pg.goto(f'{address}/lab/tree/{notebook}?token=t0ken&reset', wait_until='domcontentloaded')
@@ -90,3 +96,20 @@ def asked(pg, expression: str, folder: Path, seconds: float = 60.) -> object:
         assert time.monotonic() < end, f'the kernel did not say what {expression} is'
         time.sleep(.05)
     return json.loads(file.read_text())
+
+
+class Watched:
+    "A page with a notebook in it, and what it asked for and complained of."
+    def __init__(self, pg, address: str, folder: Path, widget: str, *cells: str) -> None:
+        self.pg, self.folder, self.complaints, self.hosts, self.expected = pg, folder, [], set(), {address.removeprefix('http://')}
+        pg.on('console', lambda m: self.complaints.append(m.text) if m.type == 'error' else None)
+        pg.on('pageerror', lambda e: self.complaints.append(str(e)))
+        pg.on('request', lambda r: self.hosts.add(r.url.split('/')[2]) if r.url.startswith(('http', 'ws')) else None)
+        name = f'watched{len(list(folder.glob("*.ipynb")))}.ipynb'
+        write_notebook(folder/name, *cells)
+        run_all(pg, address, name)
+        pg.wait_for_selector(widget)
+
+    def ends_well(self) -> None:
+        assert self.hosts <= self.expected, f'asked for {self.hosts - self.expected}'
+        assert not self.complaints, self.complaints

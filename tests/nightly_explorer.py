@@ -10,7 +10,6 @@ from PIL import Image
 from record import keep, options
 
 import browser
-from test_browser import write_notebook
 
 # A search whose trials are those of a formula with noise, written into its store: the figure is that of the page
 store = '''import time
@@ -53,7 +52,7 @@ def paced(pg, act) -> dict:
 
 
 def run(folder: Path, trials: int) -> dict:
-    write_notebook(folder/'many.ipynb', store % (trials - 2), 'shown = time.time()', 'explorer')
+    browser.write_notebook(folder/'many.ipynb', store % (trials - 2), 'shown = time.time()', 'explorer')
     with browser.lab(folder) as address, browser.page(1280, 1400) as pg:
         wrong = []
         pg.on('pageerror', lambda e: wrong.append(str(e)))
@@ -88,7 +87,7 @@ def run(folder: Path, trials: int) -> dict:
 def draw(folder: Path, out: Path) -> None:
     "The explorer of a search of the embedded model, in the light and the dark theme of JupyterLab."
     out.mkdir(parents=True, exist_ok=True)
-    write_notebook(folder/'look.ipynb', "from vdb.widgets.explorer import explore\nexplorer = explore('tiny', minimize='latency', maximize='adherence', budget=40, strategy='random', out='look')", 'explorer')
+    browser.write_notebook(folder/'look.ipynb', "from vdb.widgets.explorer import explore\nexplorer = explore('tiny', minimize='latency', maximize='adherence', budget=40, strategy='random', out='look')", 'explorer')
     with browser.lab(folder) as address, browser.page(1500, 2100) as pg:
         browser.run_all(pg, address, 'look.ipynb')
         pg.wait_for_function("document.querySelectorAll('.vdb-tune-table tbody tr').length >= 34", timeout=900_000)

@@ -10,7 +10,6 @@ from PIL import Image
 from record import keep, options
 
 import browser
-from test_browser import write_notebook
 
 cells = ['''import json, time
 import numpy as np
@@ -43,7 +42,7 @@ live''']
 
 
 def run(folder: Path, seconds: float) -> dict:
-    write_notebook(folder/'live.ipynb', *cells)
+    browser.write_notebook(folder/'live.ipynb', *cells)
     with browser.lab(folder) as address, browser.page() as pg:
         browser.run_all(pg, address, 'live.ipynb')
         pg.wait_for_selector('.vdb-live-play')
@@ -67,7 +66,7 @@ def run(folder: Path, seconds: float) -> dict:
 def draw(folder: Path, out: Path) -> None:
     "The widget as it looks, playing the embedded model, in the light and the dark theme of JupyterLab."
     out.mkdir(parents=True, exist_ok=True)
-    write_notebook(folder/'look.ipynb', "from vdb.widgets.live import LiveStream\nlive = LiveStream('tiny', fps=12)", 'live')
+    browser.write_notebook(folder/'look.ipynb', "from vdb.widgets.live import LiveStream\nlive = LiveStream('tiny', fps=12)", 'live')
     with browser.lab(folder) as address, browser.page() as pg:
         browser.run_all(pg, address, 'look.ipynb')
         pg.locator('.vdb-live-play').click()

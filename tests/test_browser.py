@@ -1,7 +1,5 @@
 "What a person sees, in a real JupyterLab and a real browser."
-import json
 import os
-from pathlib import Path
 
 import pytest
 
@@ -9,18 +7,12 @@ import browser
 import pipelines
 
 
-def write_notebook(path: Path, *sources: str) -> None:
-    cells = [dict(cell_type='code', id=f'c{i}', metadata={}, execution_count=None, outputs=[], source=s) for i, s in enumerate(sources)]
-    kernel = dict(kernelspec=dict(display_name='python3', language='python', name='python3'))
-    path.write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5)))
-
-
 @pytest.mark.timeout(900)
 def test_the_form_generates_a_clip_and_shows_its_scores(tmp_path):
     browser.chromium()
     from playwright.sync_api import expect
     settings = pipelines.save('ltx', tmp_path/'model')
-    write_notebook(tmp_path/'form.ipynb', f'''import vdb
+    browser.write_notebook(tmp_path/'form.ipynb', f'''import vdb
 from dataclasses import replace
 from vdb.core import Settings
 from vdb.widgets.form import try_it

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 import browser
-from test_browser import write_notebook
 
 # Blocks of eight frames, each of one brightness, that a glance at the canvas tells apart; a prompt with "red" makes red ones
 model = '''import threading, time, numpy as np
@@ -41,18 +40,9 @@ def lab(tmp_path_factory):
     with browser.lab(folder) as address: yield address, folder
 
 
-class Watched:
-    "A page with the widget in it, and what it asked for and complained of."
-    def __init__(self, pg, address: str, folder: Path, *cells: str) -> None:
-        self.pg, self.folder, self.complaints, self.hosts = pg, folder, [], set()
-        pg.on('console', lambda m: self.complaints.append(m.text) if m.type == 'error' else None)
-        pg.on('pageerror', lambda e: self.complaints.append(str(e)))
-        pg.on('request', lambda r: self.hosts.add(r.url.split('/')[2]) if r.url.startswith(('http', 'ws')) else None)
-        name = f'live{len(list(folder.glob("*.ipynb")))}.ipynb'
-        write_notebook(folder/name, *cells)
-        browser.run_all(pg, address, name)
-        pg.wait_for_selector(first + ' >> .vdb-live-play')
-        self.expected = {address.removeprefix('http://')}
+class Watched(browser.Watched):
+    "A page with the widget in it."
+    def __init__(self, pg, address: str, folder: Path, *cells: str) -> None: super().__init__(pg, address, folder, first + ' >> .vdb-live-play', *cells)
 
     def status(self, wanted: str) -> None: self.pg.wait_for_selector(f'{first} >> xpath=self::*[@data-status="{wanted}"]')
 
@@ -85,10 +75,6 @@ class Watched:
             assert time.monotonic() < end, told
             time.sleep(.5)
         return told
-
-    def ends_well(self) -> None:
-        assert self.hosts <= self.expected, f'asked for {self.hosts - self.expected}'
-        assert not self.complaints, self.complaints
 
 
 @pytest.mark.timeout(600)

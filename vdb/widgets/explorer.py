@@ -221,14 +221,15 @@ class TuneExplorer(anywidget.AnyWidget):
 
 # %% ../../nbs/91d_widgets.explorer.ipynb #stamp
 def _stamp(explorer: TuneExplorer) -> tuple:
-    "Another one where the trial store, what was made again, or the status has changed."
+    "Another one where the trial store, a run of what was made again, or the status has changed."
     tuning, search = explorer.tuning, explorer.search
     status = search and search.status
     if tuning is None: return status, search.path
-    store, again = Path(tuning.store.path), Path(tuning.folder.absolute)/'recheck'
+    store, root = Path(tuning.store.path), Path(tuning.folder.absolute)
     if not store.exists():
         raise RunError('the trial store of {path} is gone: study.db is not there', path=tuning.path)
-    return status, *((p.stat().st_mtime_ns, p.stat().st_size) for p in (store, again) if p.exists())
+    again = [p for part in ('recheck', 'confirm') for p in sorted(root.glob(f'{part}/*/generations'))]
+    return status, *((p.stat().st_mtime_ns, p.stat().st_size) for p in (store, *again))
 
 # %% ../../nbs/91d_widgets.explorer.ipynb #search_sentence
 def search_sentence(
