@@ -44,8 +44,8 @@ class Parameter:
         return not self.kinds or type(value) in self.kinds
 
 # %% ../../nbs/70_cluster.grid.ipynb #annotation_kinds
-KINDS = {'int': (int,), 'float': (int, float), 'complex': (), 'bool': (bool,), 'str': (str,), 'None': (type(None),),
-         'NoneType': (type(None),), **dict.fromkeys(('list', 'List', 'tuple', 'Tuple', 'Sequence'), (list,)),
+KINDS = {'int': (int,), 'float': (int, float), 'bool': (bool,), 'str': (str,), 'None': (type(None),),
+         **dict.fromkeys(('list', 'List', 'tuple', 'Tuple', 'Sequence'), (list,)),
          **dict.fromkeys(('dict', 'Dict', 'Mapping'), (dict,))}
 
 def _annotation_kinds(node: ast.expr) -> tuple[type, ...]:  # Empty: any
@@ -120,7 +120,8 @@ def notebook_parameters(
     for key, value, annotation in _declared(tree):
         if key.startswith('_'): continue
         try: default, literal = (NO_DEFAULT, False) if value is None else (ast.literal_eval(value), True)
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError): default, literal = None, False
+        except (ValueError, TypeError, MemoryError, RecursionError):  # It is computed
+            default, literal = None, False
         kinds = _annotation_kinds(annotation) if annotation else _value_kinds(default) if literal else ()
         if annotation and kinds and literal:  # `seeds: int = None` takes None too
             kinds = _any_of((kinds, KINDS['None'] if default is None else _value_kinds(default)))
@@ -152,8 +153,8 @@ def _json_mistake(value) -> str:  # Empty where there is none
 def _scalar_mistake(value) -> str:
     "The same for one part of it."
     if type(value) not in PLAIN:
-        return t('it is {value} ({kind}): expected text, a number, true, false, null, a list, or a dictionary '
-                 'with text as keys. Put it in quotes where text is meant', value=_shown(value),
+        return t('it is {value} ({kind}): expected text, a number, true, false, null, a list, or a '
+                 'dictionary with text as keys. Put it in quotes where text is meant', value=_shown(value),
                  kind=type(value).__name__)
     if type(value) is float and not math.isfinite(value):
         return t('it is {value}: expected a finite number', value=value)
@@ -169,7 +170,7 @@ def _shown(value, length: int = 80) -> str:
     except (TypeError, ValueError, RecursionError): return one_line(repr(value), length)
 
 # %% ../../nbs/70_cluster.grid.ipynb #entries_mistake
-def _entries_mistake(what: str, entries, may_be_empty: bool = False) -> str:  # Of `parameters`, or of a row
+def _entries_mistake(what: str, entries, may_be_empty: bool = False, listed: bool = False) -> str:
     "What is wrong with names and their values."
     if type(entries) is not dict or not (entries or may_be_empty):
         return t('{what} is {value}: expected names with their values', what=what, value=_shown(entries))
@@ -177,7 +178,8 @@ def _entries_mistake(what: str, entries, may_be_empty: bool = False) -> str:  # 
         if type(name) is not str:
             return t('{what} has the name {name}: expected text (put it in quotes)', what=what,
                      name=_shown(name))
-        if why := _json_mistake(name) or _json_mistake(value):
+        values = value if listed and type(value) is list else [value]
+        if why := next(filter(None, map(_json_mistake, (name, *values))), ''):
             return t('{what}, {name}: {why}', what=what, name=one_line(name, 60), why=why)
     return ''
 
@@ -196,20 +198,23 @@ RULE_KEYS, RESOURCES = ('match', 'priority', 'resources'), ('cpus', 'memory_gb',
 def _rule_mistake(what: str, rule) -> str:
     "What is wrong with a rule."
     if type(rule) is not dict or not rule:
-        return t('{what} is {value}: expected {keys}', what=what, value=_shown(rule), keys=', '.join(RULE_KEYS))
+        return t('{what} is {value}: expected {keys}', what=what, value=_shown(rule),
+                 keys=', '.join(RULE_KEYS))
     wanted = rule.get('resources', {})
     if mistake := _unknown_mistake(what, rule, RULE_KEYS): return mistake
     if 'match' in rule and (mistake := _entries_mistake(t('{what}, match', what=what), rule['match'], True)):
         return mistake
-    if not {'priority', 'resources'} & {*rule}: return t('{what} says neither priority nor resources', what=what)
+    if not {'priority', 'resources'} & {*rule}:
+        return t('{what} says neither priority nor resources', what=what)
     if type(rule.get('priority', 0)) is not int or _json_mistake(rule.get('priority', 0)):
         return t('{what}: the priority is {value}: expected a whole number', what=what,
                  value=_shown(rule['priority']))
     if type(wanted) is not dict:
         return t('{what}: the resources are {value}: expected {keys}', what=what, value=_shown(wanted),
                  keys=', '.join(RESOURCES))
-    return _unknown_mistake(t('{what}, resources', what=what), wanted, RESOURCES) or next(
-        (t('{what}: {mistake}', what=what, mistake=m) for m in map(_amount_mistake, wanted, wanted.values()) if m), '')
+    if mistake := _unknown_mistake(t('{what}, resources', what=what), wanted, RESOURCES): return mistake
+    mistake = next(filter(None, map(_amount_mistake, wanted, wanted.values())), '')
+    return t('{what}: {mistake}', what=what, mistake=mistake) if mistake else ''
 
 # %% ../../nbs/70_cluster.grid.ipynb #amount_mistake
 def _amount_mistake(name: str, amount) -> str:
@@ -233,14 +238,15 @@ class Grid:
     rules: list[dict] = field(default_factory=list)  # `match`, `priority`, `resources`; later ones win
 
     def __post_init__(self):
-        mistake = _entries_mistake('parameters', self.parameters, True) or self._list_mistake()
+        mistake = _entries_mistake('parameters', self.parameters, True, True) or self._list_mistake()
         if not mistake:
             values = {k: v if type(v) is list else [v] for k, v in self.parameters.items()}
             empty = [k for k, v in values.items() if not v]
             if empty: mistake = t('parameters, {name}: it has no values', name=one_line(empty[0], 60))
             elif not (values or self.include): mistake = t('it has no rows: expected parameters or include')
         if mistake: raise InputError('{mistake}', mistake=mistake)
-        for key in ('exclude', 'include', 'rules'): object.__setattr__(self, key, copy.deepcopy(getattr(self, key)))
+        for key in ('exclude', 'include', 'rules'):
+            object.__setattr__(self, key, copy.deepcopy(getattr(self, key)))
         object.__setattr__(self, 'parameters', copy.deepcopy(values))
 
     def _list_mistake(self) -> str:
@@ -346,7 +352,7 @@ def _python_grid(path: str, name: str) -> object:
 KEYS = ('parameters', 'exclude', 'include', 'rules')
 
 def read_grid(
-    source: str | Path | dict,  # A YAML file, `grid.py:NAME` (a dictionary, or a function of nothing), a dictionary
+    source: str | Path | dict,  # A YAML file, `grid.py:NAME` (a dictionary or a function), or a dictionary
 ) -> Grid:
     "A grid, checked as far as it can be without a notebook."
     said, text = source, str(source)
@@ -435,11 +441,14 @@ def _name_mistake(name: str, schema: dict[str, Parameter], notebook: str) -> str
         return t('the batch sets `out`: outputs stay in its folder. Remove it from the grid')
     if not name.isidentifier() or keyword.iskeyword(name):
         return t('{name} is no name of Python, so no notebook can take it', name=_shown(name, 60))
-    if name.startswith('_'): return t('{name} begins with an underscore: it is the notebook\'s own', name=shown)
+    if name.startswith('_'):
+        return t('{name} begins with an underscore: it is the notebook\'s own', name=shown)
     if name in schema: return ''
     near = ', '.join(nearest(name, known) or known)
-    if not near: return t('{notebook} declares no parameters, the grid gives {name}', notebook=notebook, name=shown)
-    return t('{notebook} has no parameter {name}. Did you mean {near}?', notebook=notebook, name=shown, near=near)
+    if not near:
+        return t('{notebook} declares no parameters, the grid gives {name}', notebook=notebook, name=shown)
+    return t('{notebook} has no parameter {name}. Did you mean {near}?', notebook=notebook, name=shown,
+             near=near)
 
 # %% ../../nbs/70_cluster.grid.ipynb #value_mistake
 def _value_mistake(parameter: Parameter, value) -> str:
@@ -455,8 +464,8 @@ def _value_mistake(parameter: Parameter, value) -> str:
     return next(filter(None, (_path_mistake(parameter.name, x) for x in _texts_within(value))), '')
 
 def _texts_within(value) -> Iterator[str]:
-    if type(value) is str: yield value
-    for x in value if type(value) is list else value.values() if type(value) is dict else (): yield from _texts_within(x)
+    inner = value if type(value) is list else value.values() if type(value) is dict else ()
+    return itertools.chain([value] if type(value) is str else (), *map(_texts_within, inner))
 
 # %% ../../nbs/70_cluster.grid.ipynb #path_mistake
 def _path_mistake(name: str, text: str) -> str:
@@ -491,7 +500,8 @@ def _row_mistakes(schema: dict[str, Parameter], rows: list[dict], texts: list[di
     return mistakes
 
 # %% ../../nbs/70_cluster.grid.ipynb #task_ids
-def _task_ids(rows: list[dict], texts: list[dict[str, str]], fallback: str, identities: list[str]) -> list[str]:
+def _task_ids(rows: list[dict], texts: list[dict[str, str]], fallback: str,
+              identities: list[str]) -> list[str]:
     "Readable and unique names: two that are alike get more digits."
     names = dict.fromkeys(itertools.chain(*rows))
     varying = [k for k in names if len({x.get(k) for x in texts}) > 1]
