@@ -9,7 +9,6 @@ __all__ = ['ModelCells', 'batches', 'Batch', 'BatchCells', 'run', 'read_settings
 # %% ../nbs/54_bench.ipynb #imports
 import inspect
 import io
-import os
 import time
 from collections.abc import Sequence
 from copy import copy
@@ -194,7 +193,7 @@ def run(
     margins: dict[str, float] | None = None,  # Metric -> the difference that is still "not worse"
     primary: list[str] | None = None,  # What a verdict is about; the suite's, or adherence, when None
     profile: OptimizationProfile | dict | None = None,  # How the model is to run
-    threads: int | None = None,  # CPU threads; as many as there are cores when None
+    threads: int | None = None,  # CPU threads; all cores, or `VDB_THREADS`, when None
     device: str | None = None,
     dtype: str | None = None,
     revision: str | None = None,
@@ -212,7 +211,7 @@ def run(
     settings = read_settings(settings, more, [*inspect.signature(run).parameters][:-1])
     plan = _plan(suite, seeds, settings, metrics, margins, primary)
     if out and named and not retry and (done := _opened(out, plan, source)): return done
-    threads = use_threads(os.cpu_count() if threads is None else threads)
+    threads = use_threads(threads)
     loaded = load(model, device, dtype, revision, profile) if named else as_model(model, profile)
     job = begin_run(loaded, plan, source, out, threads, retry)
     job.make(job.todo, progress)

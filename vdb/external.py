@@ -282,7 +282,7 @@ def score(
     forget_for(folder, protocol, retry, source)
     todo = unfinished(folder, protocol)
     if todo:
-        here = record_environment(folder, use_threads(os.cpu_count()))
+        here = record_environment(folder, use_threads(None))
         todo = [replace(cell, environment=here) for cell in todo]
     produce = ExternalCells(folder, {(shown[c.prompt].id, c.seed): c.path for c in clips})
     execute(protocol, todo, produce, chosen, folder, progress)

@@ -8,7 +8,6 @@ __all__ = ['EACH', 'KEPT_BACK', 'Loader', 'begin_part', 'Search', 'beside_defaul
 # %% ../../nbs/64h_optimize.search.ipynb #imports
 import gc
 import json
-import os
 import re
 import sys
 import warnings
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ..bench import RunJob, begin_run, make_in_turn, read_settings
-from ..cells import Plan, margins_for, seed_list
+from ..cells import Plan, margins_for, seed_list, usual_threads
 from ..claims import Claims
 from ..core import Cancelled, DiskError, InputError, Model, RunError, Settings, canonical_json, digest
 from ..files import Folder
@@ -436,7 +435,7 @@ def tune(
                          budget=repr(budget))
     objectives, settings = read_objectives(minimize, maximize), read_settings(settings)
     loader = Loader(model, device, dtype, revision)
-    plan = _plan(loader, objectives, asked, settings, threads or os.cpu_count() or 1)
+    plan = _plan(loader, objectives, asked, settings, threads or usual_threads())
     new_strategy(plan.strategy, plan.space, objectives, seed)  # Refused before anything is written
     which = digest(json.loads(json.dumps(plan.as_dict())), 8)
     folder = Folder(out or f'runs/tune-{plan.model.get("name", "model")}-{which}')

@@ -9,7 +9,6 @@ __all__ = ['AT', 'LADDER', 'add_stream', 'add_stages', 'add_ladder', 'stored_tra
 # %% ../../nbs/62_streaming.cells.ipynb #imports
 import asyncio
 import math
-import os
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -249,7 +248,7 @@ def run_streams(
 ) -> Run:
     "Stream what is missing, score it, and return the run."
     check_retry(retry)
-    threads = use_threads(os.cpu_count() if threads is None else threads)
+    threads = use_threads(threads)
     named, profile = isinstance(model, (str, Path)), OptimizationProfile.read(profile)
     loaded = load(str(model), device, dtype, revision, profile) if named else _as_loaded(model, profile)
     streaming = as_streaming(loaded)
