@@ -5,8 +5,10 @@
 # %% auto #0
 __all__ = ['app', 'state', 'AsJson', 'Quiet', 'Retry', 'RunPath', 'Metrics', 'Primary', 'Margins', 'WithReport', 'Kind',
            'ModelName', 'Seeds', 'Steps', 'Guidance', 'Frames', 'Pixels', 'Fps', 'NotThis', 'Scheduler', 'Given',
-           'Levers', 'Threads', 'Device', 'Dtype', 'Revision', 'Out', 'options', 'say', 'main', 'run_command',
-           'stream_command', 'tune_command', 'score_command', 'rescore_command', 'compare_command', 'report_command',
+           'Levers', 'Threads', 'Device', 'Dtype', 'Revision', 'Out', 'batch_app', 'BatchPath', 'Processes',
+           'RetryFailed', 'WithSite', 'options', 'say', 'main', 'run_command', 'stream_command', 'tune_command',
+           'NotebookFirst', 'batch_run_command', 'batch_status_command', 'batch_resume_command', 'batch_cancel_command',
+           'batch_publish_command', 'score_command', 'rescore_command', 'compare_command', 'report_command',
            'show_command', 'verify_command', 'bench_command', 'metrics_command', 'suites_command', 'models_command',
            'doctor_command']
 
@@ -24,12 +26,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+from typer.core import TyperGroup
 
 from .core import InputError, VdbError
 from .i18n import format_number, t, tn
 from .text import one_line
 
 if TYPE_CHECKING:
+    from vdb.cluster.batches import Batch
+    from vdb.cluster.ledger import TaskState
     from vdb.optimize.tuning import Tuning
     from vdb.runs import Run
     from vdb.streaming.engine import LiveState
@@ -430,6 +435,138 @@ def _as_search(path: str) -> 'Tuning | None':  # None: it is no search
     from vdb.files import Folder
     from vdb.optimize.tuning import open_tuning
     return open_tuning(path) if Folder(path).content('tuning.json') is not None else None
+
+# %% ../nbs/95_cli.ipynb #NotebookFirst
+class NotebookFirst(TyperGroup):
+    "Commands of which the first needs no name: what is no command is its notebook."
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        "Put the name of the first command before its arguments."
+        named = not args or args[0] in self.commands or '--help' in args[:1]
+        return super().parse_args(ctx, args if named else ['run', *args])
+
+# %% ../nbs/95_cli.ipynb #batch_app
+batch_app = typer.Typer(cls=NotebookFirst, no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(batch_app, name='batch', short_help=t('Execute a notebook for every row of a grid.'),
+              help=t('Execute a notebook for every row of a grid: vdb batch NOTEBOOK --grid FILE --out FOLDER, '
+                     'which is short for vdb batch run.'))
+BatchPath = Annotated[str, typer.Argument(help=t("A batch's folder."), show_default=False)]
+Processes = Annotated[Optional[int], typer.Option(min=1, help=t('Notebooks at once; one a GPU, or up to four, '
+                                                                'when left out.'))]
+RetryFailed = Annotated[Optional[str], typer.Option(help=t('failed: also tasks that have failed.'))]
+WithSite = Annotated[bool, typer.Option(help=t('Write the pages at the end.'))]
+
+# %% ../nbs/95_cli.ipynb #batch_run_command
+@batch_app.command('run', help=t('Execute a notebook for every row of a grid.'),
+                   epilog=t('Example: vdb batch papers/model_report.ipynb --grid grid.yaml --out runs/night'))
+def batch_run_command(
+    notebook: Annotated[str, typer.Argument(help=t('A notebook with a cell that is tagged parameters.'),
+                                            show_default=False)],
+    grid: Annotated[str, typer.Option(help=t('A YAML file of parameters, or a dictionary or function of a '
+                                             'Python file (grid.py:NAME).'))],
+    out: Annotated[str, typer.Option(help=t("The batch's folder."))],
+    processes: Processes = None,
+    deadline: Annotated[Optional[float], typer.Option(help=t('Seconds that a notebook may take.'))] = None,
+    retries: Annotated[int, typer.Option(min=0, help=t('Accidents, such as a kernel that is killed, that '
+                                                       'each task may have.'))] = 2,
+    retry: RetryFailed = None,
+    yes: Annotated[bool, typer.Option('--yes', help=t('A grid of more than 10,000 rows is meant.'))] = False,
+    site: WithSite = True,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    "`vdb batch run`, or `vdb batch`."
+    from vdb.cluster.batch import new_batch
+    batch = new_batch(notebook, grid, out, retries, deadline, yes)
+    _drive_batch(batch, processes, retry, site, as_json, quiet)
+
+# %% ../nbs/95_cli.ipynb #drive_batch
+def _drive_batch(batch: 'Batch', processes: int | None, retry: str | None, site: bool, as_json: bool,
+                 quiet: bool) -> None:
+    "Do what is missing, and answer. A batch in which anything is not done has failed."
+    from tqdm.auto import tqdm
+    from vdb.cluster.batch import counts_text
+    from vdb.cluster.local import LocalExecutor
+    executor, over = LocalExecutor(processes), ('done', 'failed', 'cancelled')
+    with tqdm(total=len(batch.tasks), unit=t('task'), disable=quiet, dynamic_ncols=True) as bar:
+        def told(states):
+            bar.update(sum(x.state in over for x in states) - bar.n)
+            now = {k: sum(x.state == k for x in states) for k in ('failed', 'running')}
+            bar.set_postfix_str(counts_text(now))
+        told(batch.states())
+        batch.run(executor, retry, told)
+    _answer_batch(batch, as_json, batch.publish() if site else None)
+    if batch.counts['done'] < len(batch.tasks): raise typer.Exit(1)
+
+# %% ../nbs/95_cli.ipynb #answer_batch
+def _answer_batch(batch: 'Batch', as_json: bool, site: str | None = None) -> None:
+    "How far a batch is: each task that runs or has failed, and where to look."
+    states = batch.states()
+    lines = [repr(batch), *filter(None, map(_task_line, states))]
+    if site: lines.append(t('Pages: {path}', path=site))
+    keep = ('state', 'attempts', 'reason', 'folder', 'seconds', 'peak_bytes', 'cell', 'cells')
+    tasks = [dict(asdict(x.task), **{k: getattr(x, k) for k in keep}) for x in states]
+    say(as_json, '\n'.join(lines), dict(path=batch.path, notebook=batch.notebook, **batch.counts, site=site,
+                                        tasks=tasks))
+
+# %% ../nbs/95_cli.ipynb #task_line
+def _task_line(x: 'TaskState') -> str:  # Empty where nobody needs to hear of it
+    "A task in the terminal."
+    if x.state == 'failed':
+        return t('{task} failed: {why} (see {folder})', task=x.task.id, why=one_line(x.reason),
+                 folder=x.folder)
+    if x.state != 'running': return ''
+    return t('{task} is running, {cell} of {cells} cells done', task=x.task.id, cell=x.cell,
+             cells=x.cells or '?')
+
+# %% ../nbs/95_cli.ipynb #batch_status_command
+@batch_app.command('status', help=t('How far a batch is.'), epilog=t('Example: vdb batch status runs/night'))
+def batch_status_command(
+    path: BatchPath,
+    as_json: AsJson = False,
+) -> None:
+    "`vdb batch status`."
+    from vdb.cluster.batch import Batch
+    _answer_batch(Batch(path), as_json)
+
+# %% ../nbs/95_cli.ipynb #batch_resume_command
+@batch_app.command('resume', help=t('Do what is missing, after a stop, a cancellation, or a crash.'),
+                   epilog=t('Example: vdb batch resume runs/night'))
+def batch_resume_command(
+    path: BatchPath,
+    processes: Processes = None,
+    retry: RetryFailed = None,
+    site: WithSite = True,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    "`vdb batch resume`."
+    from vdb.cluster.batch import Batch
+    _drive_batch(Batch(path), processes, retry, site, as_json, quiet)
+
+# %% ../nbs/95_cli.ipynb #batch_cancel_command
+@batch_app.command('cancel', help=t('Stop a batch that runs elsewhere; vdb batch resume goes on with it.'),
+                   epilog=t('Example: vdb batch cancel runs/night'))
+def batch_cancel_command(
+    path: BatchPath,
+    as_json: AsJson = False,
+) -> None:
+    "`vdb batch cancel`."
+    from vdb.cluster.batch import Batch
+    batch = Batch(path)
+    batch.cancel()
+    _answer_batch(batch, as_json)
+
+# %% ../nbs/95_cli.ipynb #batch_publish_command
+@batch_app.command('publish', help=t('Write the pages of a batch: a table over the grid, a page a notebook.'),
+                   epilog=t('Example: vdb batch publish runs/night'))
+def batch_publish_command(
+    path: BatchPath,
+    as_json: AsJson = False,
+) -> None:
+    "`vdb batch publish`."
+    from vdb.cluster.batch import Batch
+    batch = Batch(path)
+    _answer_batch(batch, as_json, batch.publish())
 
 # %% ../nbs/95_cli.ipynb #score_command
 @app.command('score', help=t("Score somebody else's clips."),

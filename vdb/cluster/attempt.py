@@ -180,7 +180,7 @@ def _executed(plan: dict, beat: Heartbeat) -> 'nbformat.NotebookNode':  # As it 
     logging.getLogger('papermill').setLevel(logging.INFO)
     papermill_engines.register('vdb', _engine(beat))
     os.makedirs('work')
-    depth = '/'.join('..' for _ in plan['folder'].split('/'))  # Relative: papermill reads {} in a path as a field
+    depth = '/'.join('..' for _ in plan['folder'].split('/'))  # papermill takes {} in a path for a field
     papermill.execute_notebook(f'{depth}/notebook.ipynb', 'notebook.ipynb', plan['parameters'],
                                engine_name='vdb', kernel_name='python3', progress_bar=False, cwd='work',
                                log_output=True, **private_kernel())
