@@ -14,11 +14,11 @@ import re
 import string
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .grid import Task
 from .ledger import TaskState
-from ..core import RunError
+from ..core import RunError, VdbError
 from ..files import Folder, clear_disk_errors, not_a_file
 from ..html import Html, heading, page, paragraph, table
 from ..i18n import format_bytes, format_duration, format_interval, format_number, t, tn
@@ -63,11 +63,11 @@ def grid_columns(
     return varying, {k: values[0][k] for k in names if k not in varying}
 
 # %% ../../nbs/75_cluster.site.ipynb #clean_fragment
-TAGS = set('a abbr b blockquote br caption cite code col colgroup dd del details div dl dt em figcaption figure '
-           'h1 h2 h3 h4 h5 h6 hr i img ins kbd li mark ol p pre q s samp small source span strong sub summary sup '
-           'table tbody td tfoot th thead tr u ul var video audio'.split())
-ATTRIBUTES = set('align alt class colspan controls dir height href id lang loop muted rowspan scope span src start style '
-                 'title width'.split())
+TAGS = tuple('a abbr audio b blockquote br caption cite code col colgroup dd del details div dl dt em '
+             'figcaption figure h1 h2 h3 h4 h5 h6 hr i img ins kbd li mark ol p pre q s samp small source '
+             'span strong sub summary sup table tbody td tfoot th thead tr u ul var video'.split())
+ATTRIBUTES = tuple('align alt class colspan controls dir height id lang loop muted rowspan scope span start '
+                   'style title width'.split())
 
 def clean_fragment(
     html: object,  # A stranger's
@@ -85,7 +85,16 @@ def clean_fragment(
                  strip=True, css_sanitizer=CSSSanitizer())
 
 # %% ../../nbs/75_cluster.site.ipynb #notebook_html
-SHOWN = ('text/html', 'text/markdown', 'image/svg+xml', 'image/png', 'image/jpeg', 'text/plain')  # First is best
+SHOWN = ('text/html', 'text/markdown', 'image/svg+xml', 'image/png', 'image/jpeg', 'text/plain')
+NOTEBOOK_STYLE = """
+.notebook pre { font: .85rem/1.45 ui-monospace, "DejaVu Sans Mono", monospace; margin: 0; white-space: pre; }
+.notebook .input_area, .notebook .output_area, .notebook .text_cell_render { overflow-x: auto; }
+.notebook .input_area, .notebook .output_area { overflow-wrap: normal; padding: .5rem .7rem; }
+.notebook .input_area { background: #f6f7f9; border: 1px solid #e3e6ea; border-radius: 4px; }
+.notebook .output_stderr, .notebook .output_error { background: #fdf3f2; }
+.notebook .cell { margin: 0 0 1rem; }
+.notebook img, .notebook video { max-width: 100%; height: auto; } .notebook img:not([src]) { display: none; }
+"""
 
 def notebook_html(
     notebook: 'nbformat.NotebookNode',
@@ -104,16 +113,6 @@ def notebook_html(
         body, resources = exporter.from_notebook_node(notebook)
     colours = ''.join(resources['inlining']['css'])
     return f'<style>{colours}{NOTEBOOK_STYLE}</style><div class="notebook">{body}</div>'
-
-NOTEBOOK_STYLE = """
-.notebook pre { font: .85rem/1.45 ui-monospace, "DejaVu Sans Mono", monospace; margin: 0; white-space: pre; }
-.notebook .input_area, .output_area { overflow-x: auto; overflow-wrap: normal; }
-.notebook .input_area { background: #f6f7f9; border: 1px solid #e3e6ea; border-radius: 4px; padding: .5rem .7rem; }
-.notebook .cell { margin: 0 0 1rem; } .notebook .output_area { padding: .5rem .7rem; }
-.notebook .output_stderr, .notebook .output_error { background: #fdf3f2; }
-.notebook img, .notebook video { max-width: 100%; height: auto; }
-.notebook .text_cell_render { overflow-x: auto; }
-"""
 
 # %% ../../nbs/75_cluster.site.ipynb #task_page
 def task_page(
@@ -137,7 +136,8 @@ def task_page(
     return page(' · '.join(filter(None, (title, task.id))), head + _facts(facts) + body)
 
 def _facts(facts: dict) -> str:
-    return '<dl>' + ''.join(f'<dt>{escape(k)}</dt><dd>{escape(v)}</dd>' for k, v in facts.items()) + '</dl>'
+    told = ''.join(f'<dt>{escape(k)}</dt><dd>{escape(v)}</dd>' for k, v in facts.items())
+    return f'<dl class="facts">{told}</dl>'
 
 # %% ../../nbs/75_cluster.site.ipynb #page_title
 def _page_title(template: object, values: dict) -> str:  # Empty where the parameters do not fill it
@@ -150,18 +150,18 @@ def _page_title(template: object, values: dict) -> str:  # Empty where the param
 
 # %% ../../nbs/75_cluster.site.ipynb #site_style
 SITE_STYLE = """
-nav { display: flex; gap: 1.4rem; margin: 0 0 .8rem; } a { color: #2b5c8a; }
-.task { color: #555; font-size: .9rem; margin: 0 0 .3rem; }
-dl { display: flex; flex-wrap: wrap; gap: .3rem 1.6rem; font-size: .9rem; background: #f6f7f9;
-  border-radius: 4px; padding: .6rem .8rem; margin: 0 0 1.6rem; }
-dt { color: #555; } dd { margin: 0 .4rem 0 -1rem; font-weight: 600; }
-td a { white-space: nowrap; } th code { font-size: .95em; }
+nav { display: flex; gap: 1.4rem; margin: 0 0 .8rem; } nav a, .id a { color: #2b5c8a; }
+.task { color: #555; font-size: .9rem; margin: .2rem 0; } .scroll { margin: 0 0 .8rem; }
+.facts { display: flex; flex-wrap: wrap; gap: .3rem 1.6rem; margin: 0 0 1.6rem; padding: .6rem .8rem;
+  font-size: .9rem; background: #f6f7f9; border-radius: 4px; }
+.facts dt { color: #555; } .facts dd { margin: 0 .4rem 0 -1rem; font-weight: 600; }
+.id, .state { white-space: nowrap; } th code { font-size: .95em; }
 .failed { color: #a3261c; font-weight: 600; } .done { color: #226b3a; } .other { color: #555; }
-pre.log { font: .8rem/1.45 ui-monospace, "DejaVu Sans Mono", monospace; background: #f6f7f9; border-radius: 4px;
-  padding: .6rem .8rem; white-space: pre-wrap; max-height: 24rem; overflow-y: auto; }
+.log { font: .8rem/1.45 ui-monospace, "DejaVu Sans Mono", monospace; white-space: pre-wrap;
+  padding: .6rem .8rem; background: #f6f7f9; border-radius: 4px; }
 """
 
-# %% ../../nbs/75_cluster.site.ipynb #run_figures
+# %% ../../nbs/75_cluster.site.ipynb #Figures
 @dataclass(frozen=True)
 class Figures:
     "What the index tells of a task that is done."
@@ -171,6 +171,7 @@ class Figures:
     lacks: tuple[str, ...] = ()  # Sentences: what could not be shown, and why
     has_page: bool = False
 
+# %% ../../nbs/75_cluster.site.ipynb #run_figures
 def run_figures(
     path: str,  # The run's folder
 ) -> Figures:
@@ -243,7 +244,7 @@ def _state_cell(x: TaskState) -> Html:
     if x.state == 'running' and x.cells:
         parts.append(escape(t('{cell} of {cells} cells', cell=x.cell, cells=x.cells)))
     if x.attempts > 1: parts.append(escape(t('attempt {n}', n=x.attempts)))
-    return Html(', '.join(parts))
+    return Html(f'<span class="state">{", ".join(parts)}</span>')
 
 # %% ../../nbs/75_cluster.site.ipynb #task_table
 def task_table(
@@ -265,9 +266,10 @@ def task_table(
         rows.append(row | {h: cells[i] for h, cells in columns.items()})
     return table(rows, (time, memory, *columns))
 
-def _task_cell(x: TaskState, figures: dict) -> Html | str:
-    if not figures.get(x.task.id, Figures()).has_page: return x.task.id
-    return Html(f'<a href="{escape(x.task.id)}.html">{escape(x.task.id)}</a>')
+def _task_cell(x: TaskState, figures: dict) -> Html:
+    name, linked = escape(x.task.id), figures.get(x.task.id, Figures()).has_page
+    return Html(f'<span class="id"><a href="{name}.html">{name}</a></span>' if linked else
+                f'<span class="id">{name}</span>')
 
 # %% ../../nbs/75_cluster.site.ipynb #last_lines
 TAIL_BYTES, MOST_LINES = 40_000, 20
@@ -298,7 +300,7 @@ def failures_part(
         reason = escape(one_line(x.reason, 1000) or t('no reason was recorded'))
         parts.append(heading(x.task.id, 3).html + f'<p dir="auto">{reason}</p>')
         lines = last_lines(folder, f'{x.folder}/log.txt') if x.folder else []
-        if lines: parts.append(f'<pre class="log" dir="auto">{escape(chr(10).join(lines))}</pre>')
+        if lines: parts.append(f'<pre class="log">{escape(chr(10).join(lines))}</pre>')
         if x.folder: parts.append(paragraph(t('Its files: {folder}', folder=x.folder), 'task').html)
     left = len(failed) - MOST_FAILURES
     if left > 0: parts.append(paragraph(tn('{n} more failed.', '{n} more failed.', left)).html)
@@ -314,17 +316,21 @@ def index_page(
 ) -> str:  # HTML
     "The front page of a batch."
     varying, common = grid_columns([x.task for x in states], parameters) if states else ([], {})
-    parts = [Html(f'<style>{SITE_STYLE}</style>'), heading(title, 1), paragraph(verdict_text(states), 'verdict')]
+    parts = [Html(f'<style>{SITE_STYLE}</style>'), heading(title, 1),
+             paragraph(verdict_text(states), 'verdict')]
     if common:
         parts += [paragraph(t('The same for all tasks:'), 'task'),
                   Html(_facts({k: one_line(value_text(v), 200) for k, v in common.items()}))]
     parts.append(task_table(states, varying, parameters, figures))
     found = [e for f in figures.values() for e in f.estimates]
-    parts += [paragraph(note, 'task') for note in (*approximate_note(found), *_reading_notes(figures))]
+    parts += [_note(note) for note in (*approximate_note(found), *_reading_notes(figures))]
     parts += [paragraph(t('{task}: {why}', task=name, why=why), 'note')
               for name, f in figures.items() for why in f.lacks]
     parts += [failures_part(folder, states), _unfinished_part(states)]
     return page(title, ''.join(p.html for p in parts))
+
+def _note(text: str) -> Html:
+    return Html(re.sub('`(.+?)`', r'<code>\1</code>', paragraph(text, 'task').html))
 
 # %% ../../nbs/75_cluster.site.ipynb #reading_notes
 def _reading_notes(figures: dict[str, Figures]) -> list[str]:
@@ -373,7 +379,7 @@ def _task_figures(folder: Folder, x: TaskState, parameters: dict) -> tuple[Figur
     return Figures(figures.estimates, figures.clip_s, figures.clips, tuple(lacks), has_page), files
 
 def _why(error: Exception) -> str:
-    return one_line(error if isinstance(error, RunError) else f'{type(error).__name__}: {error}')
+    return one_line(error if isinstance(error, VdbError) else f'{type(error).__name__}: {error}')
 
 # %% ../../nbs/75_cluster.site.ipynb #notebook_bytes
 def _notebook_bytes(folder: Folder, name: str) -> bytes:
@@ -402,5 +408,6 @@ def publish_site(
     folder.write_bytes('site/index.html', index_page(folder, title, states, parameters, figures).encode())
     for name in folder.names('site'):
         if name in there or not name.endswith(('.html', '.ipynb')): continue
-        with clear_disk_errors(folder.path), suppress(FileNotFoundError): folder.fs.rm_file(folder.at('site', name))
+        with clear_disk_errors(folder.path), suppress(FileNotFoundError):
+            folder.fs.rm_file(folder.at('site', name))
     return f'{folder.path}/site/index.html'
