@@ -266,7 +266,9 @@ def task_table(
         rows.append(row | {h: cells[i] for h, cells in columns.items()})
     return table(rows, (time, memory, *columns))
 
+# %% ../../nbs/75_cluster.site.ipynb #task_cell
 def _task_cell(x: TaskState, figures: dict) -> Html:
+    "A task's id, with the way to its page."
     name, linked = escape(x.task.id), figures.get(x.task.id, Figures()).has_page
     return Html(f'<span class="id"><a href="{name}.html">{name}</a></span>' if linked else
                 f'<span class="id">{name}</span>')
