@@ -33,7 +33,7 @@ from .i18n import format_number, t, tn
 from .text import one_line
 
 if TYPE_CHECKING:
-    from vdb.cluster.batches import Batch
+    from vdb.cluster.batch import Batch
     from vdb.cluster.ledger import TaskState
     from vdb.optimize.tuning import Tuning
     from vdb.runs import Run
@@ -447,11 +447,11 @@ class NotebookFirst(TyperGroup):
 # %% ../nbs/95_cli.ipynb #batch_app
 batch_app = typer.Typer(cls=NotebookFirst, no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(batch_app, name='batch', short_help=t('Execute a notebook for every row of a grid.'),
-              help=t('Execute a notebook for every row of a grid: vdb batch NOTEBOOK --grid FILE --out FOLDER, '
-                     'which is short for vdb batch run.'))
+              help=t('Execute a notebook for every row of a grid: vdb batch NOTEBOOK --grid FILE --out '
+                     'FOLDER, which is short for vdb batch run.'))
 BatchPath = Annotated[str, typer.Argument(help=t("A batch's folder."), show_default=False)]
-Processes = Annotated[Optional[int], typer.Option(min=1, help=t('Notebooks at once; one a GPU, or up to four, '
-                                                                'when left out.'))]
+Processes = Annotated[Optional[int], typer.Option(min=1, help=t('Notebooks at once; one a GPU, or up to '
+                                                                'four, when left out.'))]
 RetryFailed = Annotated[Optional[str], typer.Option(help=t('failed: also tasks that have failed.'))]
 WithSite = Annotated[bool, typer.Option(help=t('Write the pages at the end.'))]
 
