@@ -81,7 +81,52 @@ def run(notebook: Path, wanted: set[str]) -> int:
     return 0
 
 
-if __name__ == '__main__':
+def import_others():
+    "What most notebooks import of others; nothing of vdb, so that each notebook imports it itself and coverage counts that."
+    os.environ.setdefault('MPLBACKEND', 'agg')
+    import importlib
+    import torch
+    names = ['IPython', 'av', 'cv2', 'fastcore.test', 'matplotlib.pyplot', 'nbdev.showdoc', 'optuna', 'pandas', 'psutil', 'pyarrow.parquet', 'scipy.stats', 'skimage.metrics', 'tqdm.auto', 'transformers']
+    for name in names: importlib.import_module(name)
+    kept = declare_missing_ops(torch)
+    import diffusers
+    for name in ('DiffusionPipeline', 'LTXPipeline', 'LTXConditionPipeline', 'AutoencoderKLLTXVideo', 'FlowMatchEulerDiscreteScheduler'): getattr(diffusers, name)
+    for name in ('T5EncoderModel', 'PreTrainedTokenizerFast'): getattr(sys.modules['transformers'], name)
+    assert not any(name.partition('.')[0] == 'vdb' for name in sys.modules)
+    return kept
+
+
+def declare_missing_ops(torch):
+    "As vdb does before it imports diffusers: a torchvision that was compiled for another torch does not load without."
+    import importlib.util
+    spec = importlib.util.find_spec('torchvision')
+    if spec is None: return None
+    for library in Path(spec.origin).parent.glob('_C*.so'):
+        try: torch.ops.load_library(str(library))
+        except OSError: pass
+    if hasattr(torch.ops.torchvision, 'nms'): return None
+    declared = torch.library.Library('torchvision', 'DEF')
+    declared.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+    declared.define('qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+    return declared  # It undoes its declarations when collected
+
+
+def parent():
+    "Fork a child for each notebook that is asked for. The child ends as a process of its own would, and its two streams are one."
+    from warm import own_answers, redirect, serve
+    answers = own_answers()
+    kept = import_others()
+    for asked in serve(answers):
+        redirect(asked['stem'])
+        os.dup2(1, 2)
+        sys.argv = [sys.argv[0], asked['notebook'], *asked['cells']]
+        main()
+
+
+def main():
     status = run(Path(sys.argv[1]).resolve(), set(sys.argv[2:]))
     gc.freeze()  # the shell looks through all that there is when it ends
     sys.exit(status)
+
+
+if __name__ == '__main__': parent() if sys.argv[1:] == ['--forks'] else main()

@@ -13,8 +13,27 @@ if cells: notebooks = [p for p in notebooks if any(f'#| {flag}' in p.read_text(e
 papers = [] if cells else sorted((root/'papers').glob('*.ipynb'))
 
 
+FRESH = {'13_models.pipelines'}  # It is about how others are imported
+
+
+@pytest.fixture(scope='session')
+def forks(tmp_path_factory):
+    "A parent that has imported torch and the like once, and forks a process for each notebook. None where that is not safe, or not wanted."
+    if cells or sys.platform != 'linux':
+        yield None
+        return
+    from warm import Warm
+    made = Warm(tmp_path_factory.mktemp('notebooks'), [root/'tests'/'run_notebook.py', '--forks'])
+    yield made
+    made.close()
+
+
 @pytest.mark.parametrize('notebook', notebooks, ids=lambda p: p.stem)
-def test_notebook_runs(notebook):
+def test_notebook_runs(notebook, forks):
+    if forks and notebook.stem not in FRESH:
+        done = forks.fork(notebook=str(notebook), cells=cells).wait()
+        assert done.status == 0, f'{notebook.name} failed:\n{done.out[-6000:]}'
+        return
     done = subprocess.run([sys.executable, root/'tests'/'run_notebook.py', notebook, *cells], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
     assert done.returncode == 0, f'{notebook.name} failed:\n{done.stdout[-6000:]}'
 

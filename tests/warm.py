@@ -35,7 +35,7 @@ class Command:
 
     def wait(self) -> Done:
         if self.status is None: self.status = self.warm._ask(wait=self.pid, options=0)
-        return Done(self.status, self.stem.with_suffix('.out').read_text(), self.stem.with_suffix('.err').read_text())
+        return Done(self.status, *(self.stem.with_suffix(x).read_text(errors='replace') for x in ('.out', '.err')))
 
     def signal(self, which: int) -> None:
         "To a process that has ended, nothing."
@@ -49,21 +49,24 @@ class Command:
 
 class Warm:
     "The parent, seen from a test."
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, program=(__file__,)):  # What the parent runs: it ends in `serve`
         self.folder, self.n = folder, 0
-        env = {**os.environ, 'HF_HUB_OFFLINE': '1', 'MPLBACKEND': 'agg'}
-        self.process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        self.process = subprocess.Popen([sys.executable, *map(str, program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout.readline() == 'ready\n'
 
     def _ask(self, **what):
         print(json.dumps(what), file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
 
-    def start(self, *argv, cwd=None, env=None, setup='') -> Command:
-        "`vdb ARGV...`; `setup` is Python that runs first, in the child."
+    def fork(self, **asked) -> Command:
+        "A child that does what was asked."
         self.n += 1
         stem = self.folder/f'{self.n:04d}'
-        return Command(self, self._ask(argv=[str(a) for a in argv], cwd=str(cwd or self.folder), env=env or {}, setup=setup, stem=str(stem)), stem)
+        return Command(self, self._ask(**asked, stem=str(stem)), stem)
+
+    def start(self, *argv, cwd=None, env=None, setup='') -> Command:
+        "`vdb ARGV...`; `setup` is Python that runs first, in the child."
+        return self.fork(argv=[str(a) for a in argv], cwd=str(cwd or self.folder), env=env or {}, setup=setup)
 
     def __call__(self, *argv, **how) -> Done: return self.start(*argv, **how).wait()
 
@@ -76,9 +79,13 @@ class Warm:
         self.process.wait()
 
 
-def child(argv, cwd, env, setup, stem):
+def redirect(stem):
     for name, number in (('out', 1), ('err', 2)): os.dup2(os.open(f'{stem}.{name}', os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+
+
+def child(argv, cwd, env, setup, stem):
+    redirect(stem)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may have it ignored
     os.chdir(cwd)
     os.environ.update(env)
@@ -104,10 +111,34 @@ def leave(status: int):
     os._exit(status)
 
 
-def parent():
-    sys.path.insert(0, str(here))
+def own_answers():
+    "Where the parent answers; whatever else is printed goes to standard error."
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)
+    return answers
+
+
+def serve(answers):
+    "The parent forks and waits as it is asked; in each child, what was asked of it comes out."
+    def answer(value): print(value if isinstance(value, str) else json.dumps(value), file=answers, flush=True)
+    gc.collect()
+    gc.freeze()  # so that a child does not copy all of it when it collects
+    answer('ready')
+    for line in iter(sys.stdin.readline, ''):
+        asked = json.loads(line)
+        if 'wait' in asked:
+            pid, status = os.waitpid(asked['wait'], asked['options'])
+            answer(os.waitstatus_to_exitcode(status) if pid else None)
+        elif pid := os.fork(): answer(pid)
+        else:
+            yield asked
+            return
+
+
+def parent():
+    os.environ.update(HF_HUB_OFFLINE='1', MPLBACKEND='agg')
+    sys.path.insert(0, str(here))
+    answers = own_answers()
     import av, cv2, pandas, pyarrow.parquet, torch, tqdm.auto, transformers  # noqa
     import vdb.bench, vdb.cli, vdb.comparison, vdb.external, vdb.reports.pair  # noqa
     from vdb.metrics.base import all_metrics, load_metrics
@@ -120,17 +151,7 @@ def parent():
     import linecache
     for m in all_metrics(): m.fingerprint()  # reads the sources
     linecache.checkcache = lambda *_: None  # one session sees one version of them, whatever is edited meanwhile
-    def answer(value): print(value if isinstance(value, str) else json.dumps(value), file=answers, flush=True)
-    gc.collect()
-    gc.freeze()  # so that a child does not copy all of it when it collects
-    answer('ready')
-    for line in iter(sys.stdin.readline, ''):
-        asked = json.loads(line)
-        if 'wait' in asked:
-            pid, status = os.waitpid(asked['wait'], asked['options'])
-            answer(os.waitstatus_to_exitcode(status) if pid else None)
-        elif pid := os.fork(): answer(pid)
-        else: leave(child(**asked))
+    for asked in serve(answers): leave(child(**asked))
 
 
 if __name__ == '__main__': parent()
