@@ -16,7 +16,7 @@ import shlex
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def _parquet(table: str, rows: list) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
     out = io.BytesIO()
-    content = pa.Table.from_pylist([asdict(r) for r in rows], schema=_schema(table))
+    content = pa.Table.from_pylist([vars(r) for r in rows], schema=_schema(table))
     pq.write_table(content, out, write_page_checksum=True)
     return out.getvalue()
 

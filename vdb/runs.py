@@ -55,6 +55,9 @@ class Run:
         return self.folder.table('samples').assign(run=self.fingerprint)
 
     @cached_property
+    def _seconds(self) -> pd.DataFrame: return _seconds_of(self.samples)  # As `seconds_by_clip` has it
+
+    @cached_property
     def _measured(self) -> pd.DataFrame:
         "The scores as they are stored, with a column for each tag of the prompts."
         return _tagged(self.folder.table('scores').assign(run=self.fingerprint), self.protocol.prompts)
@@ -219,7 +222,12 @@ def seconds_by_clip(
     run: Run,
 ) -> pd.DataFrame:  # A row a clip (prompt, seed), a column a stage, and `cold`; empty: nothing was made
     "Seconds a stage for every clip that was generated."
-    s = run.samples[run.samples['unit'] == 's']
+    return run._seconds.copy()
+
+# %% ../nbs/50_runs.ipynb #seconds_of
+def _seconds_of(samples: pd.DataFrame) -> pd.DataFrame:
+    "The seconds among the samples, a row a clip."
+    s = samples[samples['unit'] == 's']
     if s.empty: return s
     wide = s.pivot_table(index=['prompt', 'seed'], columns='stage', values='value', aggfunc='sum')
     if 'generate' not in wide: return s.iloc[:0]  # Every clip failed: only scoring took time

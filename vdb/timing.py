@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 # %% ../nbs/06_timing.ipynb #Lap
@@ -135,16 +136,23 @@ def environment(
 ) -> dict:  # JSON-ready: versions, device, processor, threads
     "What the numbers were measured on: recorded beside the fingerprint, not in it."
     import platform
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib.metadata import PackageNotFoundError
     versions = {}
     for package in ('vdb', 'torch', 'diffusers', 'transformers', 'accelerate', 'numpy',
                     'opencv-python-headless', 'av', 'pandas', 'scipy'):
-        try: versions[package] = version(package)
+        try: versions[package] = _version(package)
         except PackageNotFoundError: versions[package] = None
     return dict(python=platform.python_version(), system=platform.system(), machine=platform.machine(),
                 processor=processor_name(),
                 cores=os.cpu_count(), device=device, device_name=device_name(device), threads=threads,
                 versions=versions)
+
+# %% ../nbs/06_timing.ipynb #version
+@cache
+def _version(package: str) -> str:
+    "What this process runs; looked for once, since it takes milliseconds."
+    from importlib.metadata import version
+    return version(package)
 
 # %% ../nbs/06_timing.ipynb #processor_name
 def processor_name() -> str:
