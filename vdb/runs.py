@@ -54,8 +54,7 @@ class Run:
         "Every raw measurement of cost."
         return self.folder.table('samples').assign(run=self.fingerprint)
 
-    @cached_property
-    def _seconds(self) -> pd.DataFrame: return _seconds_of(self.samples)  # As `seconds_by_clip` has it
+    _seconds = cached_property(lambda self: _seconds_of(self.samples))  # As `seconds_by_clip` has it
 
     @cached_property
     def _measured(self) -> pd.DataFrame:
