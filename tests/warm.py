@@ -139,7 +139,7 @@ def parent():
     os.environ.update(HF_HUB_OFFLINE='1', MPLBACKEND='agg')
     sys.path.insert(0, str(here))
     answers = own_answers()
-    import av, cv2, pandas, pyarrow.parquet, torch, tqdm.auto, transformers  # noqa
+    import av, cv2, nbformat, pandas, pyarrow.parquet, torch, tqdm.auto, transformers  # noqa
     import vdb.bench, vdb.cli, vdb.comparison, vdb.external, vdb.reports.pair  # noqa
     from vdb.metrics.base import all_metrics, load_metrics
     from vdb.models.pipelines import declare_missing_torchvision_ops
