@@ -17,7 +17,7 @@ def options(text: str, **defaults: object) -> argparse.Namespace:
 
 
 def keep(kind: str, out: str, threads: int, **found: object) -> Path:
-    "Write `<date>-<kind>.json`. The code is all of `vdb.streaming`, its widget, or `vdb.optimize`, and what generates; or the strategies, the choice by prompt, or what measures a table."
+    "Write `<date>-<kind>.json`. The code is all of `vdb.streaming`, its widget, or `vdb.optimize`, and what generates; or `vdb.cluster`, the strategies, the choice by prompt, or what measures a table."
     from vdb.timing import environment
     now = environment('cpu', threads)
     part = 'optimize' if kind.startswith('tuning') else 'streaming'
@@ -26,6 +26,7 @@ def keep(kind: str, out: str, threads: int, **found: object) -> Path:
     if kind == 'table': files = [vdb/'optimize'/'objectives.py', vdb/'optimize'/'tunable.py', vdb/'models'/'pipelines.py']
     if kind == 'prompts': files = [vdb/'optimize'/'reinforcement.py', vdb/'optimize'/'objectives.py', vdb/'models'/'pipelines.py']
     if kind == 'architecture': files = [vdb/'patches.py', *(vdb/'optimize'/f'{name}.py' for name in ('space', 'strategies', 'bayesian', 'evolutionary', 'architecture'))]
+    if kind == 'batch': files = sorted((vdb/'cluster').glob('*.py'))
     if kind == 'gpu-patches': files = [vdb/'patches.py', vdb/'models'/'pipelines.py']
     if kind == 'widget': files += sorted(f for f in (vdb/'widgets').rglob('*') if f.suffix in ('.py', '.js', '.css'))
     code = hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()[:16]
