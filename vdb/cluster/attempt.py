@@ -114,7 +114,7 @@ def _high_water(pid: int) -> int:  # Bytes; 0 where the system does not tell
 # %% ../../nbs/72_cluster.attempt.ipynb #incomplete_why
 def incomplete_why(
     notebook: 'nbformat.NotebookNode',  # Executed
-    out: str,  # The folder that its parameter `out` named
+    out: str = 'out',  # The folder that its parameter `out` named
 ) -> str:  # Empty where it is complete
     "What is missing in an attempt that has ended without an error."
     for number, cell in enumerate(c for c in notebook.cells if c.cell_type == 'code'):
@@ -167,7 +167,7 @@ def _outcome(plan: dict, beat: Heartbeat) -> tuple[str, str, bool]:  # A word, a
     except Exception as error:
         traceback.print_exc()
         return 'unexpected', one_line(f'{type(error).__name__}: {error}', 400), True
-    why = incomplete_why(notebook, plan['parameters'].get('out', ''))
+    why = incomplete_why(notebook)
     return ('incomplete', why, False) if why else ('ok', '', False)
 
 # %% ../../nbs/72_cluster.attempt.ipynb #executed

@@ -288,7 +288,7 @@ def _new_attempt(batch: Batch, x: TaskState) -> tuple[str, str]:  # Its folder, 
     mark = uuid.uuid4().hex
     inside = f'attempts/{x.task.id}/{x.attempts + 1}-{mark[:6]}'
     folder = os.path.abspath(batch.folder.at(inside))
-    given = dict(x.task.parameters, out=f'{folder}/out') if 'out' in batch.parameters else x.task.parameters
+    given = dict(x.task.parameters, out='../out') if 'out' in batch.parameters else x.task.parameters
     plan = dict(batch=os.path.abspath(batch.folder.root), task=x.task.id, folder=inside, parameters=given,
                 deadline_s=batch.deadline_s, mark=mark, parent=os.getpid())
     with clear_disk_errors(batch.path):
