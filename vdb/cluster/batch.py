@@ -10,6 +10,7 @@ __all__ = ['POLL_S', 'LOOK_S', 'SILENT_S', 'batch_environment', 'Batch', 'counts
 import json
 import math
 import os
+import re
 import time
 import uuid
 import warnings
@@ -55,7 +56,9 @@ class Batch:
             self.notebook, self.parameters = str(told['notebook']), dict(told['parameters'])
             self.retries, self.deadline_s, self.environment = (
                 told[k] for k in ('retries', 'deadline_s', 'environment'))
-        except (KeyError, TypeError) as error:
+            if not all(re.fullmatch('[a-z0-9-]{1,80}', task.id) for task in self.tasks):  # They name files
+                raise ValueError('a task has another name than it was given')
+        except (KeyError, TypeError, ValueError) as error:
             raise RunError('{path}/batch.json is not what was written: {why}', path=self.path,
                            why=one_line(error)) from error
         self.ledger = Ledger(self.folder)
