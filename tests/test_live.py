@@ -68,9 +68,9 @@ class Watched(browser.Watched):
         "What the kernel says of the widget."
         return browser.asked(self.pg, outcome.replace('\n', ' '), self.folder)
 
-    def kernel_when(self, status: str, within: float = 60) -> dict:
+    def kernel_when(self, status: str) -> dict:
         "The same, once it says so and nothing of it runs any more."
-        end = time.monotonic() + within
+        end = time.monotonic() + 60
         while (told := self.kernel())['status'] != status or told['threads']:
             assert time.monotonic() < end, told
             time.sleep(.5)
@@ -150,7 +150,8 @@ def test_two_views_a_reload_and_a_closed_tab(lab):
         assert shown.kernel()['pages'] == 2
         pg.evaluate("window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")  # No view is left
         pg.wait_for_selector('.vdb-live', state='detached')
-        shown.kernel_when('stopped', 150)  # A page that is reloaded may not get its goodbye out: it is gone after 120 s
+        browser.run_code(pg, 'live.window.patience_s = 5.')  # A page that is reloaded may not get its goodbye out, and is gone after 120 s
+        shown.kernel_when('stopped')
         shown.ends_well()
 
 

@@ -79,7 +79,8 @@ class Ledger:
 
 # %% ../../nbs/71_cluster.ledger.ipynb #event
 ENDING = {'seconds', 'peak_bytes'}
-FIELDS = dict(began={'task', 'attempt', 'folder', 'holder', 'mark'}, published={'task', 'folder', 'cells'} | ENDING,
+FIELDS = dict(began={'task', 'attempt', 'folder', 'holder', 'mark'},
+              published={'task', 'folder', 'cells'} | ENDING,
               ended={'task', 'folder', 'outcome', 'why', 'accident'} | ENDING, cancelled=set(),
               resumed={'overrules'}, forgiven={'folders'})
 INSIDE = re.compile(r'attempts/[a-z0-9-]{1,80}/[a-z0-9-]{1,40}')  # No way out of the batch's folder
@@ -88,7 +89,8 @@ def _event(content: bytes | None) -> dict | None:  # None where it is none
     "An event as it was written. A folder may come from a stranger, and what it says is believed."
     try: found = json.loads(content or b'')
     except (ValueError, RecursionError): return None
-    if not isinstance(found, dict) or not FIELDS.get(str(found.get('event')), {''}) <= found.keys(): return None
+    if not isinstance(found, dict): return None
+    if not FIELDS.get(str(found.get('event')), {''}) <= found.keys(): return None
     return found if INSIDE.fullmatch(str(found.get('folder', 'attempts/a/1'))) else None
 
 # %% ../../nbs/71_cluster.ledger.ipynb #task_states

@@ -341,8 +341,8 @@ def _reading_notes(figures: dict[str, Figures]) -> list[str]:
     if any(f.estimates for f in figures.values()):
         said.append(t('Means over the prompts of each task, with 95 % intervals; n is the number of prompts. '
                       'Intervals that overlap, or do not, say little about a difference: `vdb compare A B` '
-                      'judges two runs prompt by prompt, each the folder `out` of an attempt: `vdb batch status '
-                      '--json` names them.'))
+                      'judges two runs prompt by prompt, each the folder `out` of an attempt: `vdb batch '
+                      'status --json` names them.'))
     if any(f.clips for f in figures.values()):
         said.append(t('Seconds a clip: the median of the n clips after the first.'))
     if figures:
