@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..claims import Claims, holder, is_gone
-from .attempt import reap
+from .attempt import last_lines, reap
 from .grid import NO_DEFAULT, Grid, Task, notebook_parameters, plan_tasks, read_grid
 from .ledger import Ledger, TaskState, is_cancelled, task_states
 from .local import LocalExecutor
 from ..core import InputError, RunError, VdbError
 from ..files import Folder, clear_disk_errors, create_new
-from ..i18n import t, tn, translate
+from ..i18n import format_duration, t, translate
 from ..text import facts_html, one_line
 from ..timing import environment
 
@@ -230,7 +230,7 @@ def drive(
 ) -> None:
     "Bring every task to an end. Raises `InputError` where one can never have room."
     _resume(batch, executor, forgive)
-    silence, hung, looked = Silence(batch.folder), [], 0.
+    silence, hung, looked = Silence(), [], 0.
     try:
         while True:
             ended = executor.events()
@@ -249,8 +249,14 @@ def drive(
 
 # %% ../../nbs/76_cluster.batch.ipynb #resume
 def _resume(batch: Batch, executor: LocalExecutor, forgive: bool) -> None:
-    "Settle what an earlier driver has left, overrule earlier cancellations, and see that all can be done."
+    "See that all can be done; overrule earlier cancellations, and settle what an earlier driver has left."
     events, states = batch.ledger.events(), _recorded(batch)
+    wrong = {x.task.id: why for x in states if x.state != 'done'
+             if (why := executor.misfit(x.task.resources))}
+    if wrong:
+        name, why = next(iter(wrong.items()))
+        raise InputError('{task} can never run here: {why} ({n} of {total} tasks)', task=name, why=why,
+                         n=len(wrong), total=len(states))
     cancelled = [n for n, e in events.items() if e['event'] == 'cancelled']
     if is_cancelled(events): batch.ledger.add('resumed', overrules=cancelled)
     for x in states:
@@ -259,12 +265,6 @@ def _resume(batch: Batch, executor: LocalExecutor, forgive: bool) -> None:
     if forgive and failed:
         over = [e['folder'] for e in events.values() if e['event'] == 'ended' and e['task'] in failed]
         batch.ledger.add('forgiven', folders=over)
-    wrong = {x.task.id: why for x in states if x.state != 'done'
-             if (why := executor.misfit(x.task.resources))}
-    if wrong:
-        name, why = next(iter(wrong.items()))
-        raise InputError('{task} can never run here: {why} ({n} of {total} tasks)', task=name, why=why,
-                         n=len(wrong), total=len(states))
 
 def _recorded(batch: Batch) -> list[TaskState]:
     return task_states(batch.tasks, batch.ledger.events(), batch.retries)
@@ -313,27 +313,18 @@ def _settle(batch: Batch, folder: str, outcome: str) -> None:
     if any(e['event'] in ('ended', 'published') and e['folder'] == inside for e in events): return
     try: told = batch.folder.read_json(f'{inside}/progress.json') or {}
     except VdbError: told = {}
-    why = dict(lost=t('its process ended without a word: {last}', last=_last_line(batch.folder, inside)),
-               hung=t('its heartbeat had stopped for {s} s', s=SILENT_S),
+    said = last_lines(batch.folder, f'{inside}/log.txt') or [t('its log is empty')]
+    why = dict(lost=t('its process ended without a word: {last}', last=one_line(said[-1])),
+               hung=t('its heartbeat had stopped for {time}', time=format_duration(SILENT_S)),
                interrupted=t('it was interrupted'))[outcome]
     batch.ledger.add('ended', task=began['task'], folder=inside, outcome=outcome, why=why,
                      accident=outcome != 'interrupted', seconds=told.get('seconds'),
                      peak_bytes=told.get('peak_bytes'))
 
-# %% ../../nbs/76_cluster.batch.ipynb #last_line
-def _last_line(folder: Folder, inside: str) -> str:
-    "The last that an attempt printed."
-    lines = (folder.content(f'{inside}/log.txt') or b'').decode('utf-8', 'replace').split('\n')
-    return one_line(next((x for x in reversed(lines) if x.strip()), t('its log is empty')), 200)
-
 # %% ../../nbs/76_cluster.batch.ipynb #Silence
 class Silence:
     "How long heartbeats have not changed, on a clock that stands still while the machine sleeps."
-    def __init__(
-        self,
-        folder: Folder,  # The batch's
-    ) -> None:
-        self.folder, self.seen = folder, {}
+    def __init__(self) -> None: self.seen = {}
 
     def hanging(
         self,
