@@ -113,7 +113,7 @@ def test_a_batch_that_is_cancelled(warm, night):
 def test_an_attempt_that_ends_without_a_word(warm, night):
     "Its process is killed, or stands still: another attempt is made, and it says why in the end."
     begin, log, folder = night
-    started = warm.start(*begin('a', 5.), '--retries', 1, '--json', setup='import vdb.cluster.batch; vdb.cluster.batch.SILENT_S = 3.')
+    started = warm.start(*begin('a', 5.), '--retries', 1, '--json', setup='import vdb.cluster.local; vdb.cluster.local.SILENT_S = 3.')
     wait_for('begun', log, started)
     def attempt(): return next(p for p in psutil.process_iter(['cmdline']) if str(folder) in ' '.join(p.info['cmdline'] or ()) and 'vdb.cluster.attempt' in ' '.join(p.info['cmdline']))
     os.kill(attempt().pid, signal.SIGKILL)
