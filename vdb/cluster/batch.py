@@ -232,7 +232,11 @@ def drive(
                 if on_change and (ended or begun): on_change(batch.states())
                 if executor.running: busy = now
                 elif not left: return
-                elif now - busy > ROOM_S: return _warn_of_room(len(left))
+                elif now - busy > ROOM_S:
+                    warnings.warn(tn('nobody has had room for {n} task for a minute: vdb batch resume goes on '
+                                     'with it when there is', 'nobody has had room for {n} tasks for a '
+                                     'minute: vdb batch resume goes on with them when there is', len(left)))
+                    return
             time.sleep(POLL_S)
     finally:
         open_now = [*executor.running]
@@ -267,16 +271,12 @@ def _waiting(batch: Batch) -> list[TaskState]:
     "What is to be begun, the most urgent first."
     return sorted((x for x in _recorded(batch) if x.state == 'waiting'), key=lambda x: -x.task.priority)
 
+# %% ../../nbs/76_cluster.batch.ipynb #begun
 def _begun(batch: Batch, executor: LocalExecutor, x: TaskState) -> bool:
     "Begin an attempt at a task, if there is room for it."
     if not executor.has_room(x.task.resources): return False
     executor.submit(*_new_attempt(batch, x), x.task.resources)
     return True
-
-def _warn_of_room(n: int) -> None:
-    warnings.warn(tn('no node has had room for {n} task for a minute: go on with it (vdb batch resume) when '
-                     'there is one again', 'no node has had room for {n} tasks for a minute: go on with '
-                     'them (vdb batch resume) when there is one again', n))
 
 # %% ../../nbs/76_cluster.batch.ipynb #new_attempt
 def _new_attempt(batch: Batch, x: TaskState) -> tuple[str, str]:  # Its folder, absolute; its mark

@@ -111,7 +111,8 @@ def task_states(
     cancelled = is_cancelled(events)
     def state(task):
         begun = sorted(by_task['began'].get(task.id, ()), key=lambda e: (e['attempt'], e['folder']))
-        told = sorted(by_task['ended'].get(task.id, ()), key=lambda e: (e['outcome'] in GIVEN_UP, e['outcome']))
+        told = sorted(by_task['ended'].get(task.id, ()),
+                      key=lambda e: (e['outcome'] in GIVEN_UP, e['outcome']))
         over = {e['folder']: e for e in told}  # What was given up may say something else later: too late
         ended = {k: e for k, e in over.items() if k not in forgiven}
         return _state(task, begun, ended, over, published.get(task.id), retries, cancelled)
