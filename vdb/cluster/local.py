@@ -122,6 +122,7 @@ MOST_PROCESSES = 4  # Where nobody says how many, and there is no GPU to count
 
 class LocalExecutor:
     "Attempts as processes of this machine."
+    sure = True  # What `reap` and `events` call over, is over
     def __init__(
         self,
         processes: int | None = None,  # At once; one a GPU, or up to four, when None
