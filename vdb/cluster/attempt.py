@@ -85,7 +85,9 @@ class Heartbeat(threading.Thread):
         now, highest = memory_held()
         self.peak = max(self.peak, now, highest)
         told = dict(cell=self.cell, cells=self.cells, seconds=self.seconds, bytes=now, peak_bytes=self.peak)
-        with suppress(DiskError): write_whole(self.file, json.dumps(told).encode())
+        try: write_whole(self.file, json.dumps(told).encode())
+        except DiskError:
+            with suppress(OSError): os.utime(self.file)  # It is alive all the same
 
     def _vanish(self) -> None:
         "End at once, with all that belongs to it."

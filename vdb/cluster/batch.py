@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from ..claims import Claims, holder, is_gone
 from .attempt import last_lines
 from .grid import NO_DEFAULT, Grid, Task, notebook_parameters, plan_tasks, read_grid
-from .ledger import Ledger, TaskState, is_cancelled, task_states
+from .ledger import Ledger, TaskState, is_cancelled, patiently, task_states
 from .local import LocalExecutor, batch_environment, other_version
 from ..core import InputError, RunError, VdbError
 from ..files import Folder, clear_disk_errors, create_new
@@ -311,10 +311,13 @@ def _new_attempt(batch: Batch, x: TaskState, sure: bool) -> tuple[str, str]:  # 
     given = dict(x.task.parameters, out='../out') if 'out' in batch.parameters else x.task.parameters
     plan = dict(batch=os.path.abspath(batch.folder.root), task=x.task.id, folder=inside, parameters=given,
                 deadline_s=batch.deadline_s, mark=mark)
-    with clear_disk_errors(batch.path):
-        os.makedirs(folder)
-        if x.folder: _hand_on(batch, x.folder, folder, sure)
-        with open(f'{folder}/attempt.json', 'w', encoding='utf-8') as file: json.dump(plan, file)
+    def prepare():
+        with clear_disk_errors(batch.path):
+            os.makedirs(folder, exist_ok=True)
+            if x.folder: _hand_on(batch, x.folder, folder, sure)
+            with open(f'{folder}/attempt.json', 'w', encoding='utf-8') as file: json.dump(plan, file)
+        return True
+    patiently(prepare)
     batch.ledger.add('began', task=x.task.id, attempt=x.attempts + 1, folder=inside, holder=holder(),
                      mark=mark)
     return folder, mark
@@ -325,9 +328,12 @@ def _hand_on(batch: Batch, earlier: str, folder: str, sure: bool) -> None:
     outcomes = {e['outcome'] for e in batch.ledger.events().values()
                 if e['event'] == 'ended' and e['folder'] == earlier}
     left, out = batch.folder.at(earlier, 'out'), Path(folder)/'out'
-    with suppress(FileNotFoundError, shutil.Error):  # What goes away while it is copied was not whole
+    try:
         if sure or not outcomes & {'node_lost', 'interrupted'}: os.rename(left, out)
-        else: shutil.copytree(left, out)
+        else: shutil.copytree(left, out, dirs_exist_ok=True)
+    except FileNotFoundError: return
+    except shutil.Error as error:  # What goes away while it is copied was not whole
+        if any(os.path.exists(source) for source, *_ in error.args[0]): raise
     for protocol in out.rglob('protocol.json'): shutil.rmtree(protocol.parent/'claims', ignore_errors=True)
 
 # %% ../../nbs/76_cluster.batch.ipynb #settle
@@ -342,7 +348,7 @@ def _settle(batch: Batch, folder: str, outcome: str, why: str = '') -> None:
     said = last_lines(batch.folder, f'{inside}/log.txt') or [t('its log is empty')]
     usual = dict(lost=t('its process ended without a word: {last}', last=one_line(said[-1])),
                hung=t('its heartbeat had stopped'), node_lost=t('its machine is gone, or does not answer'),
-               interrupted=t('it was interrupted'))[outcome]
+               interrupted=t('it was interrupted')).get(outcome)
     batch.ledger.add('ended', task=began['task'], folder=inside, outcome=outcome, why=why or usual,
                      accident=outcome != 'interrupted', seconds=told.get('seconds'),
                      peak_bytes=told.get('peak_bytes'))

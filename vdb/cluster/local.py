@@ -56,6 +56,11 @@ class Silence:
     ) -> None:
         self.file, self.written, self.since = os.path.join(folder, 'progress.json'), None, time.monotonic()
 
+    @property
+    def has_begun(self) -> bool:
+        "Whether there is a heartbeat at all."
+        return os.path.exists(self.file)
+
     def seconds(self) -> float:
         "Until now, as far as was looked."
         try: written = os.stat(self.file).st_mtime_ns

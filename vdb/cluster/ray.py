@@ -133,11 +133,18 @@ class Node:
     id: str
     host: str  # With the first digits of its id: a name for people
     there: dict[str, float]  # 'cpus', 'memory_gb', 'gpus'
-    check: object = None  # The pending answer to `node_facts`
+    check: object = None  # The pending answer to `node_facts`, if it was asked
     file: str = ''  # That it is to write
     asked: float = 0.  # When, on the clock here
     alive: bool = True
     mistake: str | None = None  # Why it cannot take attempts; None until it has answered
+
+# %% ../../nbs/74_cluster.ray.ipynb #node
+def _node(told: dict) -> Node:
+    "A node as Ray describes it."
+    has, host = told['Resources'], f'{told["NodeManagerHostname"]} ({told["NodeID"][:6]})'
+    there = dict(cpus=int(has['CPU']), memory_gb=has.get('memory', 0)/1e9, gpus=int(has.get('GPU', 0)))
+    return Node(told['NodeID'], host, there)
 
 # %% ../../nbs/74_cluster.ray.ipynb #Nodes
 NODES_S, CHECK_S, END_S = 2., 120., 20.  # Between two looks at the nodes; for a first answer; to end attempts
@@ -164,9 +171,11 @@ class Nodes:
         if time.monotonic() - self.looked > NODES_S:
             self.looked, told = time.monotonic(), self.ray.nodes()
             there = {n['NodeID']: n for n in told if n['Alive'] and n['Resources'].get('CPU')}
-            for id in there.keys() - self.known.keys(): self._ask(id, there[id])
+            self.known |= {id: _node(told) for id, told in there.items() if id not in self.known}
             for node in self.known.values(): node.alive = node.id in there
-        asked = {n.check: n for n in self.known.values() if n.mistake is None}
+            for node in self.known.values():
+                if node.alive and node.mistake is None and node.check is None: self._ask(node)
+        asked = {n.check: n for n in self.known.values() if n.check is not None}
         for ref in self.ray.wait([*asked], num_returns=len(asked), timeout=0)[0] if asked else ():
             self._judge(asked[ref])
 
@@ -175,28 +184,37 @@ class Nodes:
         until = time.monotonic() + CHECK_S
         while True:
             self.look()
-            checks = [n.check for n in self.known.values() if n.alive and n.mistake is None]
-            if not checks or time.monotonic() > until: break
-            self.ray.wait(checks, num_returns=len(checks), timeout=NODES_S)
+            open_now = [n for n in self.known.values() if n.alive and n.mistake is None]
+            if not open_now or time.monotonic() > until: break
+            checks = [n.check for n in open_now if n.check is not None]
+            if checks: self.ray.wait(checks, num_returns=len(checks), timeout=NODES_S)
+            else: time.sleep(WATCH_S)
         if self.able: return
         why = next((n.mistake for n in self.known.values() if n.mistake), '')
         raise InputError('{why}', why=why or t('no node of this Ray cluster has a CPU to offer, or none '
                                                'answers'))
 
-    def _ask(self, id: str, told: dict) -> None:
-        "Begin to know a node."
-        has, host = told['Resources'], f'{told["NodeManagerHostname"]} ({id[:6]})'
-        there = dict(cpus=int(has['CPU']), memory_gb=has.get('memory', 0)/1e9, gpus=int(has.get('GPU', 0)))
-        node = self.known[id] = Node(id, host, there, file=f'.node-{uuid.uuid4().hex}', asked=time.time())
+    def _ask(self, node: Node) -> None:
+        "Begin to know a node, or to know it again."
+        node.file, node.asked = f'.node-{uuid.uuid4().hex}', time.time()
         node.check = self.on(node, self.facts, num_cpus=0).remote(self.folder, node.file)
+
+    def doubt(
+        self,
+        node: Node,
+    ) -> None:
+        "A node on which something died gets nothing to do until it has answered again."
+        if node.mistake == '': node.mistake = None
 
     def _judge(self, node: Node) -> None:
         "What a node answered."
-        path, now = os.path.join(self.folder, node.file), time.time()
-        try: facts = self.ray.get(node.check)
-        except self.ray.exceptions.RayError as error:
-            why = one_line(getattr(error, 'cause', None) or error)
-            node.mistake = t('vdb does not run on node {host}: {why}', host=node.host, why=why)
+        check, node.check, now = node.check, None, time.time()
+        path = os.path.join(self.folder, node.file)
+        try: facts = self.ray.get(check)
+        except self.ray.exceptions.RayTaskError as error:
+            node.mistake = t('vdb does not run on node {host}: {why}', host=node.host,
+                             why=one_line(error.cause))
+        except self.ray.exceptions.RayError: return  # It is asked again, if it is there
         else:
             seen = os.path.exists(path)
             node.mistake = node_mistake(facts, node.host, self.folder, seen, self.environment)
@@ -324,7 +342,9 @@ class RayExecutor:
         try: told = self.ray.get(r.ref), ''
         except self.ray.exceptions.RayTaskError as error: told = 'lost', one_line(error.cause)
         except self.ray.exceptions.RayError as error:
+            self.nodes.doubt(r.node)
             if r.ended: told, r.ended = ('node_lost', ''), None  # Nobody is there who could reap
+            elif not r.silence.has_begun: told = 'interrupted', ''
             else:
                 r.ended = 'lost', t('what watched it on node {host} ended: {why}', host=r.node.host,
                                     why=one_line(error))

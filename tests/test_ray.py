@@ -1,0 +1,178 @@
+"`vdb batch --engine ray` on a real cluster: a head and four nodes with declared GPUs, of which machines, processes, kernels and drivers are killed."
+import json
+import os
+import shutil
+import socket
+import time
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+from test_bad_input import disk
+from test_batch import events, gone
+
+pytest.importorskip('ray', reason='Ray is an extra: pip install vdb[ray]')
+pytestmark = pytest.mark.timeout(600)
+
+# Each attempt says in a file of its own that it has begun, where, and that it has come to its end.
+code = """
+import os, signal, time
+os.makedirs(out, exist_ok=True)
+with open(f'{out}/seen', 'a') as file: file.write('x')
+def tell(word): open(f'{log}/{word}.{name}.{os.getpid()}', 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])
+tell('begun')
+if how == 'kernel' and not os.path.exists(f'{log}/killed'):
+    tell('killed')
+    open(f'{log}/killed', 'w').close()
+    os.kill(os.getpid(), signal.SIGKILL)
+if how == 'fills':  # The disk, until somebody makes room
+    while len([n for n in os.listdir(log) if n.startswith('begun')]) < 3: time.sleep(.1)
+    try:
+        with open(f'{out}/ballast', 'wb') as file:
+            while file.write(bytes(4096)): file.flush()
+    except OSError: tell('full')
+    while not os.path.exists(f'{log}/room'): time.sleep(.1)
+if how == 'raises': raise ValueError('no such dog')
+time.sleep(1000 if how == 'hangs' else seconds)
+tell('ended')
+"""
+
+
+def notebook(path: Path) -> Path:
+    cells = [new_code_cell("name: str = 'a'\nhow = 'works'\nseconds: float = 0\nlog = ''\nout = 'out'", metadata=dict(tags=['parameters'])), new_code_cell(code)]
+    nbformat.write(new_notebook(cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python'))), path)
+    return path
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    "A head without processors, four nodes with two GPUs each, and one with another vdb."
+    from ray.cluster_utils import Cluster
+    made = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0))
+    def add(): made.add_node(num_cpus=2, num_gpus=2, memory=4e9, object_store_memory=80_000_000, wait=False)
+    for _ in range(4): add()
+    made.nodes = [*made.worker_nodes]
+    other = tmp_path/'other'/'vdb-9.9.dist-info'
+    other.mkdir(parents=True)
+    (other/'METADATA').write_text('Metadata-Version: 2.1\nName: vdb\nVersion: 9.9\n')
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv('PYTHONPATH', str(other.parent), prepend=os.pathsep)
+        add()
+    made.wait_for_nodes()
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def night(cluster, tmp_path):
+    "The arguments that begin a batch, and the folder where its notebooks say what they do."
+    log = tmp_path/'log'
+    log.mkdir()
+    def begin(rows, seconds=0., out=tmp_path/'night', rules=()):
+        grid = dict(include=[dict(name=name, how=how, seconds=seconds, log=str(log)) for name, how in rows.items()], rules=list(rules))
+        (tmp_path/'grid.yaml').write_text(json.dumps(grid))  # JSON is YAML
+        return ['batch', notebook(tmp_path/'wait.ipynb'), '--grid', tmp_path/'grid.yaml', '--out', out, '--quiet', '--engine', 'ray', '--address', cluster.address]
+    return begin, log, tmp_path/'night'
+
+
+def wait_for(log: Path, count: int, process, pattern: str = 'begun.*') -> list[str]:
+    deadline = time.monotonic() + 120
+    while len(found := sorted(p.name for p in log.glob(pattern))) < count:
+        if time.monotonic() > deadline: process.signal(9)
+        assert not process.ended(), (found, process.wait())
+        time.sleep(.05)
+    return found
+
+
+def family(pid: int) -> list[psutil.Process]:
+    "A process and all below it."
+    top = psutil.Process(pid)
+    return [top, *top.children(recursive=True)]
+
+
+def kill(processes) -> None:
+    for p in processes:
+        try: p.kill()
+        except psutil.NoSuchProcess: pass
+
+
+def raylet(node) -> int: return node.all_processes['raylet'][0].process.pid
+
+
+def check_once(folder: Path, rows: dict) -> dict:
+    "Every task is published once or has failed with its reason; what the ledger holds, by name."
+    told, told_of = events(folder), json.loads((folder/'batch.json').read_text())['tasks']
+    names = {task['id']: task['parameters']['name'] for task in told_of}
+    published = Counter(names[e['task']] for e in told if e['event'] == 'published')
+    assert set(published.values()) <= {1} and {*names.values()} == {*rows}
+    return {name: [e['outcome'] for e in told if e['event'] == 'ended' and names[e['task']] == name] + ['published']*published[name] for name in rows}
+
+
+def test_on_a_cluster(warm, night, cluster, disk, subtests):
+    "One cluster for all of it, since it takes long to begin. What has killed half of it comes last."
+    with subtests.test('bad input'): refused(warm, night)
+    with subtests.test('a full disk'): full_disk(warm, night, disk)
+    with subtests.test('deaths'): deaths(warm, night, cluster)
+
+
+def refused(warm, night):
+    "One line before anything starts, and nothing is begun."
+    begin, log, folder = night
+    with socket.create_server(('127.0.0.1', 0)) as server: nobody = f'127.0.0.1:{server.getsockname()[1]}'
+    done = warm(*begin(dict(a='works')), '--address', nobody)
+    assert done.status == 2 and len(done.err.splitlines()) == 1 and f'nobody answers at {nobody}' in done.err and not folder.exists()
+    done = warm(*begin(dict(a='works'), rules=[dict(resources=dict(gpus=3))]))
+    assert done.status == 2 and 'it needs 3 of gpus, and no node has more than 2' in done.err, done
+    assert 'has vdb 9.9, and this needs' in done.err and not events(folder)
+    shutil.rmtree(folder)
+
+
+def full_disk(warm, night, disk):
+    "Attempts and their driver go on when there is room again."
+    begin, log, _ = night
+    folder = disk('1m')/'night'
+    started = warm.start(*begin(dict(f='fills', a='works', b='works'), 3., folder), '--no-site', '--retries', 9)
+    wait_for(log, 1, started, 'full.*')
+    wait_for(log, 2, started, 'ended.[ab].*')
+    time.sleep(2)
+    assert not started.ended() and len(events(folder)) == 3
+    disk('20m')
+    (log/'room').touch()
+    done = started.wait()
+    assert done.status == 0, done
+    assert all(outcomes[-1] == 'published' for outcomes in check_once(folder, 'fab').values())
+    for p in log.iterdir(): p.unlink()
+
+
+def deaths(warm, night, cluster):
+    "The driver, a machine, a raylet, a worker and a kernel are killed, a cell hangs, and another raises."
+    begin, log, folder = night
+    rows = dict(h='hangs', k='kernel', r='raises') | {f'w{i}': 'works' for i in range(6)}
+    first = warm.start(*begin(rows, 6.), '--deadline', 25, '--retries', 3)
+    wait_for(log, 4, first)
+    first.kill_after(0)
+    assert gone(folder, 20)
+    for p in log.iterdir(): p.unlink()
+    second = warm.start('batch', 'resume', folder, '--engine', 'ray', '--address', cluster.address, '--json', '--quiet')
+    wait_for(log, 1, second, 'killed.k.*')
+    hanging = int(wait_for(log, 1, second, 'begun.h.*')[0].rpartition('.')[2])
+    wait_for(log, 7, second)
+    def watching(node): return [p for p in family(raylet(node)) if p.name() == 'ray::attempt_on_node']
+    nodes = [n for n in cluster.nodes if hanging not in [p.pid for p in family(raylet(n))]]
+    worker, machine, alone = sorted(nodes, key=lambda n: -len(watching(n)))
+    kill(watching(worker)[:1])
+    kill(family(raylet(machine)))  # As if its power was cut
+    kill([psutil.Process(raylet(alone))])  # What it had started may come to its end
+    done = second.wait()
+    found, ended = json.loads(done.out), check_once(folder, rows)
+    assert (found['done'], found['failed'], done.status) == (7, 2, 1), (done, ended)
+    assert all(ended[name][-1] == 'published' for name in rows if name[0] in 'wk')
+    assert 'kernel_died' in ended['k'] and ended['r'][-1] == 'error' and ended['h'][-1] == 'deadline', ended
+    assert {'lost', 'node_lost'} <= {o for outcomes in ended.values() for o in outcomes}, ended
+    reasons = {x['parameters']['name']: x['reason'] for x in found['tasks']}
+    assert 'no such dog' in reasons['r'] and 'not done after' in reasons['h']
+    assert gone(folder, 0)
+    assert {p.read_text() for p in log.glob('begun.*')} <= {'0', '1'}  # One GPU each
