@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['app', 'state', 'AsJson', 'Quiet', 'Retry', 'RunPath', 'Metrics', 'Primary', 'Margins', 'WithReport', 'Kind',
            'ModelName', 'Seeds', 'Steps', 'Guidance', 'Frames', 'Pixels', 'Fps', 'NotThis', 'Scheduler', 'Given',
-           'Levers', 'Threads', 'Device', 'Dtype', 'Revision', 'Out', 'batch_app', 'BatchPath', 'Processes', 'Engine',
-           'Address', 'RetryFailed', 'WithSite', 'options', 'say', 'main', 'run_command', 'stream_command',
-           'tune_command', 'NotebookFirst', 'batch_run_command', 'batch_status_command', 'batch_resume_command',
-           'batch_cancel_command', 'batch_publish_command', 'score_command', 'rescore_command', 'compare_command',
-           'report_command', 'show_command', 'verify_command', 'bench_command', 'metrics_command', 'suites_command',
-           'models_command', 'doctor_command']
+           'Levers', 'Threads', 'Device', 'Dtype', 'Engine', 'AtOnce', 'Address', 'Revision', 'Out', 'batch_app',
+           'BatchPath', 'Processes', 'RetryFailed', 'WithSite', 'options', 'say', 'main', 'run_command',
+           'stream_command', 'tune_command', 'NotebookFirst', 'batch_run_command', 'batch_status_command',
+           'batch_resume_command', 'batch_cancel_command', 'batch_publish_command', 'score_command', 'rescore_command',
+           'compare_command', 'report_command', 'show_command', 'verify_command', 'bench_command', 'metrics_command',
+           'suites_command', 'models_command', 'doctor_command']
 
 # %% ../nbs/95_cli.ipynb #imports
 import errno
@@ -33,7 +33,7 @@ from .i18n import format_number, t, tn
 from .text import one_line
 
 if TYPE_CHECKING:
-    from vdb.cluster.batch import Batch, Executor
+    from vdb.cluster.batch import Batch
     from vdb.cluster.ledger import TaskState
     from vdb.optimize.tuning import Tuning
     from vdb.runs import Run
@@ -77,6 +77,13 @@ Levers = Annotated[Optional[list[str]], typer.Option(help=t('How the model is to
 Threads = Annotated[Optional[int], typer.Option(min=1, help=t('CPU threads; all cores when left out.'))]
 Device = Annotated[Optional[str], typer.Option(help=t('cpu, cuda, cuda:1.'))]
 Dtype = Annotated[Optional[str], typer.Option(help=t('float32, float16 or bfloat16.'))]
+Engine = Annotated[Optional[str], typer.Option(help=t('Have several processes make the clips: local, on this '
+                                                      'machine, or ray, on a cluster. It needs --out.'))]
+AtOnce = Annotated[Optional[int], typer.Option('--processes', min=1, help=t('Processes at once, with --engine; '
+                                                                            'what there is room for when left '
+                                                                            'out.'))]
+Address = Annotated[Optional[str], typer.Option(help=t('The head of a Ray cluster (HOST:PORT), with --engine '
+                                                       'ray.'))]
 Revision = Annotated[Optional[str], typer.Option(help=t('A commit or tag on the hub.'))]
 Out = Annotated[Optional[str], typer.Option(help=t("The run's folder; named after the protocol when left "
                                                    'out.'))]
@@ -231,6 +238,18 @@ def _losses(run: 'Run') -> list[str]:  # Empty where every clip was made and eve
         told.append(t('{metric} has no value: {why}', metric=name, why=most(rows)))
     return told
 
+# %% ../nbs/95_cli.ipynb #made
+def _made(model: str, asked: dict, engine: str | None, processes: int | None, address: str | None) -> 'Run':
+    "The run that was asked for, by this process or by those of an engine."
+    if engine:
+        from vdb.cluster.shards import make_executor, run_sharded
+        return run_sharded(make_executor(engine, processes, address), model, **asked)
+    if processes or address:
+        raise InputError('{option} belongs to --engine: expected --engine local or --engine ray with it',
+                         option='--processes' if processes else '--address')
+    from vdb.bench import run
+    return run(model, **asked)
+
 # %% ../nbs/95_cli.ipynb #run_command
 @app.command('run', help=t('Generate, score and report.'),
              epilog=t('Example: vdb run tiny --suite shapes --seeds 8 --steps 20 --out runs/a'))
@@ -257,17 +276,21 @@ def run_command(
     dtype: Dtype = None,
     revision: Revision = None,
     retry: Retry = None,
+    engine: Engine = None,
+    processes: AtOnce = None,
+    address: Address = None,
     report: WithReport = True,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     "`vdb run`."
-    from vdb.bench import run
     settings = dict(frames=frames, height=height, width=width, fps=fps, steps=steps, guidance=guidance,
                     negative_prompt=negative_prompt, scheduler=scheduler, extra=_values(given, '--set'))
-    done = run(model, suite, _seeds(seeds), settings, out, metric, _margins(margin), primary,
-               _values(profile, '--profile'), threads, device, dtype, revision, not quiet, retry)
-    _answer(done, report, as_json)
+    asked = dict(suite=suite, seeds=_seeds(seeds), settings=settings, out=out, metrics=metric,
+                 margins=_margins(margin), primary=primary, profile=_values(profile, '--profile'),
+                 threads=threads, device=device, dtype=dtype, revision=revision, progress=not quiet,
+                 retry=retry)
+    _answer(_made(model, asked, engine, processes, address), report, as_json)
 
 # %% ../nbs/95_cli.ipynb #stream_command
 @app.command('stream', help=t('Generate live, in front of a viewer, and report what the viewer got.'),
@@ -451,11 +474,7 @@ app.add_typer(batch_app, name='batch', short_help=t('Execute a notebook for ever
                      'FOLDER, which is short for vdb batch run.'))
 BatchPath = Annotated[str, typer.Argument(help=t("A batch's folder."), show_default=False)]
 Processes = Annotated[Optional[int], typer.Option(min=1, help=t('Notebooks at once; one a GPU, or up to '
-                                                                'four a machine, when left out.'))]
-Engine = Annotated[str, typer.Option(help=t('Where: local, on this machine; ray, on the nodes of a Ray '
-                                            'cluster.'))]
-Address = Annotated[Optional[str], typer.Option(help=t('HOST:PORT of the head of that cluster; the one that '
-                                                       'this machine belongs to when left out.'))]
+                                                                'four, when left out.'))]
 RetryFailed = Annotated[Optional[str], typer.Option(help=t('failed: also tasks that have failed.'))]
 WithSite = Annotated[bool, typer.Option(help=t('Write the pages at the end.'))]
 
@@ -468,8 +487,6 @@ def batch_run_command(
     grid: Annotated[str, typer.Option(help=t('A YAML file of parameters, or a dictionary or function of a '
                                              'Python file (grid.py:NAME).'))],
     out: Annotated[str, typer.Option(help=t("The batch's folder."))],
-    engine: Engine = 'local',
-    address: Address = None,
     processes: Processes = None,
     deadline: Annotated[Optional[float], typer.Option(help=t('Seconds that a notebook may take.'))] = None,
     retries: Annotated[int, typer.Option(min=0, help=t('Accidents, such as a kernel that is killed, that '
@@ -481,18 +498,18 @@ def batch_run_command(
     quiet: Quiet = False,
 ) -> None:
     "`vdb batch run`, or `vdb batch`."
-    from vdb.cluster.batch import make_executor, new_batch
-    executor = make_executor(engine, processes, address)  # Where none can be had, nothing is written
+    from vdb.cluster.batch import new_batch
     batch = new_batch(notebook, grid, out, retries, deadline, yes)
-    _drive_batch(batch, executor, retry, site, as_json, quiet)
+    _drive_batch(batch, processes, retry, site, as_json, quiet)
 
 # %% ../nbs/95_cli.ipynb #drive_batch
-def _drive_batch(batch: 'Batch', executor: 'Executor', retry: str | None, site: bool, as_json: bool,
+def _drive_batch(batch: 'Batch', processes: int | None, retry: str | None, site: bool, as_json: bool,
                  quiet: bool) -> None:
     "Do what is missing, and answer. A batch in which anything is not done has failed."
     from tqdm.auto import tqdm
     from vdb.cluster.batch import counts_text
-    over = ('done', 'failed', 'cancelled')
+    from vdb.cluster.local import LocalExecutor
+    executor, over = LocalExecutor(processes), ('done', 'failed', 'cancelled')
     with tqdm(total=len(batch.tasks), unit=t('task'), disable=quiet, dynamic_ncols=True) as bar:
         def told(states):
             bar.update(sum(x.state in over for x in states) - bar.n)
@@ -539,8 +556,6 @@ def batch_status_command(
                    epilog=t('Example: vdb batch resume runs/night'))
 def batch_resume_command(
     path: BatchPath,
-    engine: Engine = 'local',
-    address: Address = None,
     processes: Processes = None,
     retry: RetryFailed = None,
     site: WithSite = True,
@@ -548,8 +563,8 @@ def batch_resume_command(
     quiet: Quiet = False,
 ) -> None:
     "`vdb batch resume`."
-    from vdb.cluster.batch import Batch, make_executor
-    _drive_batch(Batch(path), make_executor(engine, processes, address), retry, site, as_json, quiet)
+    from vdb.cluster.batch import Batch
+    _drive_batch(Batch(path), processes, retry, site, as_json, quiet)
 
 # %% ../nbs/95_cli.ipynb #batch_cancel_command
 @batch_app.command('cancel', help=t('Stop a batch that runs elsewhere; vdb batch resume goes on with it.'),

@@ -497,12 +497,21 @@ class CommittedCells:
         metrics: Sequence['Metric'],
     ) -> bool:
         "Whether there are rows of the cell, and of all these metrics of it."
-        for name in self.folder.names('manifests'):
-            if name.endswith('.json') and name not in self.rows: self._look(name)
+        self.look()
         lacking = {(cell.prompt, cell.seed, m) for m in ('', *(m.name for m in metrics))}
         for name, rows in self.rows.items():
             if name not in self.replaced: lacking -= rows
         return not lacking
+
+    def look(self) -> None:
+        "Read what was committed since."
+        for name in self.folder.names('manifests'):
+            if name.endswith('.json') and name not in self.rows: self._look(name)
+
+    @property
+    def there(self) -> set[tuple[str, int, str]]:  # Prompt id, seed, metric; without a metric: the cell itself
+        "What was found when it looked last."
+        return set().union(*(rows for name, rows in self.rows.items() if name not in self.replaced))
 
     def _look(self, name: str) -> None:
         "Note the cells of a manifest. One that is gone or damaged says nothing: the cell is made again."
