@@ -79,9 +79,8 @@ Device = Annotated[Optional[str], typer.Option(help=t('cpu, cuda, cuda:1.'))]
 Dtype = Annotated[Optional[str], typer.Option(help=t('float32, float16 or bfloat16.'))]
 Engine = Annotated[Optional[str], typer.Option(help=t('Have several processes make the clips: local, on this '
                                                       'machine, or ray, on a cluster. It needs --out.'))]
-AtOnce = Annotated[Optional[int], typer.Option('--processes', min=1, help=t('Processes at once, with --engine; '
-                                                                            'what there is room for when left '
-                                                                            'out.'))]
+AtOnce = Annotated[Optional[int], typer.Option('--processes', min=1, help=t(
+    'Processes at once, with --engine; as many as there is room for when left out.'))]
 Address = Annotated[Optional[str], typer.Option(help=t('The head of a Ray cluster (HOST:PORT), with --engine '
                                                        'ray.'))]
 Revision = Annotated[Optional[str], typer.Option(help=t('A commit or tag on the hub.'))]

@@ -509,7 +509,7 @@ class CommittedCells:
             if name.endswith('.json') and name not in self.rows: self._look(name)
 
     @property
-    def there(self) -> set[tuple[str, int, str]]:  # Prompt id, seed, metric; without a metric: the cell itself
+    def there(self) -> set[tuple[str, int, str]]:  # Prompt id, seed, metric; '' for the cell itself
         "What was found when it looked last."
         return set().union(*(rows for name, rows in self.rows.items() if name not in self.replaced))
 

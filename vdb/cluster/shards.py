@@ -69,7 +69,8 @@ def asked_run(
             raise InputError('the {what} of a run on several processes is {given}: expected a name or a '
                              'path, which can be told to another process', what=what,
                              given=one_line(type(given).__name__))
-    asked = dict(how, model=str(model), suite=str(suite), out=RunFolder(str(out)).absolute, seeds=[*map(int, seeds)])
+    asked = dict(how, model=str(model), suite=str(suite), out=RunFolder(str(out)).absolute,
+                 seeds=[*map(int, seeds)])
     try: return json.loads(json.dumps(asked, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise InputError('what is asked cannot be told to another process: {why}',
@@ -128,7 +129,7 @@ class Shards:
         return {cell for cell in self.cells if any((*cell, m) not in there for m in ('', *metrics))}
 
     def settle(self) -> bool:  # Whether any has ended
-        "See how those ended that have. Raises what a shard raised, or `RunError` where one is lost too often."
+        "See how those ended that have. Raises what one raised, and `RunError` where one is lost too often."
         over = {f: told for f, told in self.executor.events().items() if f in self.running}
         for folder, (outcome, why) in over.items():
             place, home = self.running.pop(folder), Folder(folder)
