@@ -71,7 +71,7 @@ def assert_same(out: Path, alone: Path):
 
 
 def test_two_processes_that_are_killed(warm, alone, tmp_path):
-    "Both, one in the middle of a cell: they are begun again, and the run is to the byte the one that a single process makes. Then nobody has anything to do."
+    "Both, one in the middle of a cell: they are begun again, and the run is to the byte the one that a single process makes."
     out = tmp_path/'run'
     started = warm.start('run', 'tiny', *small, *two, '--out', out, '--json')
     wait_for(lambda: committed(out) >= 2, started)
@@ -84,21 +84,19 @@ def test_two_processes_that_are_killed(warm, alone, tmp_path):
     assert done.status == 0 and json.loads(done.out)['ok'] == 12, done
     assert_same(out, alone)
     assert not (out/'shards').exists() and not [*(out/'claims').glob('*')] and not shards(out)
-    again = warm('run', 'tiny', *small, '--engine', 'local', '--out', out, '--json')
-    assert json.loads(again.out) == json.loads(done.out)
 
 
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGKILL])
 def test_a_driver_that_is_stopped(warm, tmp_path, how):
     "Its processes end with it."
     out = tmp_path/'run'
-    started = warm.start('run', 'tiny', *small, *two, '--out', out)
+    started = warm.start('run', 'tiny', *small, *two, '--out', out, '--seeds', 100)  # Minutes of work
     wait_for(lambda: len([*out.glob('shards/*/progress.json')]) == 2, started)
     assert len(shards(out)) == 2
     started.signal(how)
     done = started.wait()
     assert done.status == (130 if how == signal.SIGINT else -9), done
-    wait_for(lambda: not shards(out), None, 0 if how == signal.SIGINT else 15)
+    wait_for(lambda: not shards(out), None, 0 if how == signal.SIGINT else 10)
 
 
 def test_mistakes(warm, tmp_path):
