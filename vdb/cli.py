@@ -6,7 +6,7 @@
 __all__ = ['app', 'state', 'AsJson', 'Quiet', 'Retry', 'RunPath', 'Metrics', 'Primary', 'Margins', 'WithReport', 'Kind',
            'ModelName', 'Seeds', 'Steps', 'Guidance', 'Frames', 'Pixels', 'Fps', 'NotThis', 'Scheduler', 'Given',
            'Levers', 'Threads', 'Device', 'Dtype', 'Engine', 'AtOnce', 'Address', 'Revision', 'Out', 'batch_app',
-           'BatchPath', 'Processes', 'RetryFailed', 'WithSite', 'options', 'say', 'main', 'run_command',
+           'BatchPath', 'Processes', 'BatchEngine', 'RetryFailed', 'WithSite', 'options', 'say', 'main', 'run_command',
            'stream_command', 'tune_command', 'NotebookFirst', 'batch_run_command', 'batch_status_command',
            'batch_resume_command', 'batch_cancel_command', 'batch_publish_command', 'score_command', 'rescore_command',
            'compare_command', 'report_command', 'show_command', 'verify_command', 'bench_command', 'metrics_command',
@@ -33,7 +33,7 @@ from .i18n import format_number, t, tn
 from .text import one_line
 
 if TYPE_CHECKING:
-    from vdb.cluster.batch import Batch
+    from vdb.cluster.batch import Batch, Executor
     from vdb.cluster.ledger import TaskState
     from vdb.optimize.tuning import Tuning
     from vdb.runs import Run
@@ -241,7 +241,8 @@ def _losses(run: 'Run') -> list[str]:  # Empty where every clip was made and eve
 def _made(model: str, asked: dict, engine: str | None, processes: int | None, address: str | None) -> 'Run':
     "The run that was asked for, by this process or by those of an engine."
     if engine:
-        from vdb.cluster.shards import make_executor, run_sharded
+        from vdb.cluster.batch import make_executor
+        from vdb.cluster.shards import run_sharded
         return run_sharded(make_executor(engine, processes, address), model, **asked)
     if processes or address:
         raise InputError('{option} belongs to --engine: expected --engine local or --engine ray with it',
@@ -473,7 +474,9 @@ app.add_typer(batch_app, name='batch', short_help=t('Execute a notebook for ever
                      'FOLDER, which is short for vdb batch run.'))
 BatchPath = Annotated[str, typer.Argument(help=t("A batch's folder."), show_default=False)]
 Processes = Annotated[Optional[int], typer.Option(min=1, help=t('Notebooks at once; one a GPU, or up to '
-                                                                'four, when left out.'))]
+                                                                'four a machine, when left out.'))]
+BatchEngine = Annotated[str, typer.Option('--engine', help=t('Where: local, on this machine; ray, on the '
+                                                             'nodes of a Ray cluster.'))]
 RetryFailed = Annotated[Optional[str], typer.Option(help=t('failed: also tasks that have failed.'))]
 WithSite = Annotated[bool, typer.Option(help=t('Write the pages at the end.'))]
 
@@ -486,6 +489,8 @@ def batch_run_command(
     grid: Annotated[str, typer.Option(help=t('A YAML file of parameters, or a dictionary or function of a '
                                              'Python file (grid.py:NAME).'))],
     out: Annotated[str, typer.Option(help=t("The batch's folder."))],
+    engine: BatchEngine = 'local',
+    address: Address = None,
     processes: Processes = None,
     deadline: Annotated[Optional[float], typer.Option(help=t('Seconds that a notebook may take.'))] = None,
     retries: Annotated[int, typer.Option(min=0, help=t('Accidents, such as a kernel that is killed, that '
@@ -497,18 +502,18 @@ def batch_run_command(
     quiet: Quiet = False,
 ) -> None:
     "`vdb batch run`, or `vdb batch`."
-    from vdb.cluster.batch import new_batch
+    from vdb.cluster.batch import make_executor, new_batch
+    executor = make_executor(engine, processes, address)  # Where none can be had, nothing is written
     batch = new_batch(notebook, grid, out, retries, deadline, yes)
-    _drive_batch(batch, processes, retry, site, as_json, quiet)
+    _drive_batch(batch, executor, retry, site, as_json, quiet)
 
 # %% ../nbs/95_cli.ipynb #drive_batch
-def _drive_batch(batch: 'Batch', processes: int | None, retry: str | None, site: bool, as_json: bool,
+def _drive_batch(batch: 'Batch', executor: 'Executor', retry: str | None, site: bool, as_json: bool,
                  quiet: bool) -> None:
     "Do what is missing, and answer. A batch in which anything is not done has failed."
     from tqdm.auto import tqdm
     from vdb.cluster.batch import counts_text
-    from vdb.cluster.local import LocalExecutor
-    executor, over = LocalExecutor(processes), ('done', 'failed', 'cancelled')
+    over = ('done', 'failed', 'cancelled')
     with tqdm(total=len(batch.tasks), unit=t('task'), disable=quiet, dynamic_ncols=True) as bar:
         def told(states):
             bar.update(sum(x.state in over for x in states) - bar.n)
@@ -555,6 +560,8 @@ def batch_status_command(
                    epilog=t('Example: vdb batch resume runs/night'))
 def batch_resume_command(
     path: BatchPath,
+    engine: BatchEngine = 'local',
+    address: Address = None,
     processes: Processes = None,
     retry: RetryFailed = None,
     site: WithSite = True,
@@ -562,8 +569,8 @@ def batch_resume_command(
     quiet: Quiet = False,
 ) -> None:
     "`vdb batch resume`."
-    from vdb.cluster.batch import Batch
-    _drive_batch(Batch(path), processes, retry, site, as_json, quiet)
+    from vdb.cluster.batch import Batch, make_executor
+    _drive_batch(Batch(path), make_executor(engine, processes, address), retry, site, as_json, quiet)
 
 # %% ../nbs/95_cli.ipynb #batch_cancel_command
 @batch_app.command('cancel', help=t('Stop a batch that runs elsewhere; vdb batch resume goes on with it.'),
