@@ -111,9 +111,10 @@ def check_once(folder: Path, rows: dict) -> dict:
     return {name: [e['outcome'] for e in told if e['event'] == 'ended' and names[e['task']] == name] + ['published']*published[name] for name in rows}
 
 
-def test_on_a_cluster(warm, night, cluster, disk, subtests):
+def test_on_a_cluster(warm, night, cluster, disk, subtests, tmp_path):
     "One cluster for all of it, since it takes long to begin. What has killed half of it comes last."
     with subtests.test('bad input'): refused(warm, night)
+    with subtests.test('one run'): one_run(warm, cluster, tmp_path)
     with subtests.test('a full disk'): full_disk(warm, night, disk)
     with subtests.test('deaths'): deaths(warm, night, cluster)
 
@@ -128,6 +129,17 @@ def refused(warm, night):
     assert done.status == 2 and 'it needs 3 of gpus, and no node has more than 2' in done.err, done
     assert 'has vdb 9.9, and this needs' in done.err and not events(folder)
     shutil.rmtree(folder)
+
+
+def one_run(warm, cluster, tmp_path):
+    "A run that several nodes make is the one that a process makes."
+    small = ['run', 'tiny', '--frames', 5, '--height', 32, '--width', 32, '--steps', 2, '--threads', 1, '--device', 'cpu', '--seeds', 1, '--metric', 'temporal_flicker', '--no-report', '--quiet', '--out']
+    done = warm(*small, tmp_path/'many', '--engine', 'ray', '--address', cluster.address, '--processes', 2)
+    assert done.status == 0 and warm(*small, tmp_path/'one').status == 0, done
+    from vdb.runs import open_run
+    many, one = open_run(str(tmp_path/'many')), open_run(str(tmp_path/'one'))
+    assert many.complete and many.generations.sha256.tolist() == one.generations.sha256.tolist() and many.scores.value.tolist() == one.scores.value.tolist()
+    assert not (tmp_path/'many'/'shards').exists()
 
 
 def full_disk(warm, night, disk):
@@ -157,7 +169,7 @@ def deaths(warm, night, cluster):
     assert gone(folder, 20)
     for p in log.iterdir(): p.unlink()
     second = warm.start('batch', 'resume', folder, '--engine', 'ray', '--address', cluster.address, '--json', '--quiet')
-    wait_for(log, 1, second, 'killed.k.*')
+    while 'kernel_died' not in [e.get('outcome') for e in events(folder)]: time.sleep(.05)
     hanging = int(wait_for(log, 1, second, 'begun.h.*')[0].rpartition('.')[2])
     wait_for(log, 7, second)
     def watching(node): return [p for p in family(raylet(node)) if p.name() == 'ray::attempt_on_node']

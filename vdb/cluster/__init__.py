@@ -1,7 +1,8 @@
-"Batches: one notebook and a grid of parameters, on the processes of a machine, with nothing lost."
+"One notebook and a grid of parameters, or one run, on many processes, here or on a cluster, with nothing lost."
 from importlib import import_module
 
-_public = {'Batch': 'batch', 'LocalExecutor': 'local', 'new_batch': 'batch', 'run_batch': 'batch'}
+_public = {'Batch': 'batch', 'LocalExecutor': 'local', 'RayExecutor': 'ray', 'new_batch': 'batch',
+           'run_batch': 'batch', 'run_sharded': 'shards'}
 
 __all__ = [*_public]
 

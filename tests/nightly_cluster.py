@@ -1,0 +1,79 @@
+"""A batch on a cluster of four nodes (real raylets of this machine) with declared GPUs, of which two machines and the driver die: what became of every task, and how long it took to recover, as a dated JSON file. `python tests/nightly_cluster.py --out papers/results --tasks 24`"""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from record import keep, options
+from test_ray import family, kill, notebook, raylet
+
+
+class Driver:
+    "`vdb batch` in a process of its own."
+    def __init__(self, *argv):
+        self.process = subprocess.Popen([Path(sys.executable).parent/'vdb', 'batch', *map(str, argv), '--quiet', '--json', '--engine', 'ray'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def kill(self):
+        self.process.kill()
+        self.process.communicate()
+
+    def end(self) -> dict: return json.loads(self.process.communicate()[0])
+
+
+def wait_until(what: str, true, within_s: float = 120) -> float:
+    until = time.monotonic() + within_s
+    while not true():
+        if time.monotonic() > until: raise SystemExit(f'{what}: not in {within_s} s')
+        time.sleep(.05)
+    return time.time()
+
+
+def main() -> int:
+    ask = options(__doc__, tasks=24, seconds=5.)
+    from ray.cluster_utils import Cluster
+    with tempfile.TemporaryDirectory() as aside:
+        home, log = Path(aside), Path(aside)/'log'
+        log.mkdir()
+        began = time.monotonic()
+        cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0))
+        for _ in range(4): cluster.add_node(num_cpus=2, num_gpus=2, memory=4e9, object_store_memory=80_000_000, wait=False)
+        cluster.wait_for_nodes()
+        up, folder = time.monotonic() - began, home/'night'
+        def events(): return [json.loads(p.read_text()) for p in (folder/'ledger').glob('*.json')]
+        def count(kind): return sum(e['event'] == kind for e in events())
+        (home/'grid.yaml').write_text(json.dumps(dict(parameters=dict(name=[f'w{i}' for i in range(ask.tasks)], seconds=ask.seconds, log=str(log)))))
+        began = time.time()
+        first = Driver(notebook(home/'wait.ipynb'), '--grid', home/'grid.yaml', '--out', folder, '--address', cluster.address)
+        wait_until('some are published', lambda: count('published') >= ask.tasks//6)
+        nodes = [*cluster.worker_nodes]
+        kill(family(raylet(nodes[0])))
+        machines = [time.time()]
+        wait_until('a machine is known to be lost', lambda: any(e.get('outcome') in ('node_lost', 'lost') for e in events()))
+        known = [time.time() - machines[0]]
+        wait_until('a third is published', lambda: count('published') >= ask.tasks//3)
+        first.kill()
+        driver = time.time()
+        second = Driver('resume', folder, '--address', cluster.address)
+        again = wait_until('the next driver begins', lambda: any(e['event'] == 'began' and e['at'] > driver for e in events())) - driver
+        wait_until('half is published', lambda: count('published') >= ask.tasks//2)
+        lost = sum(e.get('outcome') in ('node_lost', 'lost') for e in events())
+        kill(family(raylet(nodes[1])))
+        machines.append(time.time())
+        wait_until('the second machine is known to be lost', lambda: sum(e.get('outcome') in ('node_lost', 'lost') for e in events()) > lost)
+        known.append(time.time() - machines[1])
+        told = second.end()
+        published = Counter(e['task'] for e in events() if e['event'] == 'published')
+        ended = Counter(e['outcome'] for e in events() if e['event'] == 'ended')
+        passed = set(published.values()) == {1} and len(published) == ask.tasks == told['done']
+        found = dict(tasks=ask.tasks, nodes=4, gpus_declared=8, seconds_of_a_task=ask.seconds, cluster_up_s=up, done=told['done'], published=len(published), published_twice=sum(n > 1 for n in published.values()), attempts=count('began'), ended=dict(ended), seconds=max(e['at'] for e in events()) - began, machine_known_to_be_lost_s=known, first_attempt_after_the_drivers_death_s=again, passed=passed)
+        cluster.shutdown()
+    print({k: v for k, v in found.items()})
+    keep('cluster', ask.out, os.cpu_count(), load=os.getloadavg(), **found)
+    return 0 if passed else 1
+
+
+if __name__ == '__main__': sys.exit(main())
