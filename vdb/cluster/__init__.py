@@ -1,4 +1,4 @@
-"One notebook and a grid of parameters, or one run, on many processes, here or on a cluster, with nothing lost."
+"One notebook and a grid of parameters, or one run, on many processes, here or on a cluster."
 from importlib import import_module
 
 _public = {'Batch': 'batch', 'LocalExecutor': 'local', 'RayExecutor': 'ray', 'new_batch': 'batch',
