@@ -45,11 +45,15 @@ def main() -> int:
         up, folder = time.monotonic() - began, home/'night'
         def events(): return [json.loads(p.read_text()) for p in (folder/'ledger').glob('*.json')]
         def count(kind): return sum(e['event'] == kind for e in events())
+        def computing(node, since):  # Until a kernel on that node has begun to compute
+            def kernels(): return {int(p.name.rpartition('.')[2]) for p in log.glob('begun.*') if p.stat().st_mtime > since} - {int(p.name.rpartition('.')[2]) for p in log.glob('ended.*')}
+            wait_until('an attempt computes there', lambda: kernels() & {p.pid for p in family(raylet(node))})
         (home/'grid.yaml').write_text(json.dumps(dict(parameters=dict(name=[f'w{i}' for i in range(ask.tasks)], seconds=ask.seconds, log=str(log)))))
         began = time.time()
         first = Driver(notebook(home/'wait.ipynb'), '--grid', home/'grid.yaml', '--out', folder, '--address', cluster.address)
         wait_until('some are published', lambda: count('published') >= ask.tasks//6)
         nodes = [*cluster.worker_nodes]
+        computing(nodes[0], 0.)
         kill(family(raylet(nodes[0])))
         machines = [time.time()]
         wait_until('a machine is known to be lost', lambda: any(e.get('outcome') in ('node_lost', 'lost') for e in events()))
@@ -60,6 +64,7 @@ def main() -> int:
         second = Driver('resume', folder, '--address', cluster.address)
         again = wait_until('the next driver begins', lambda: any(e['event'] == 'began' and e['at'] > driver for e in events())) - driver
         wait_until('half is published', lambda: count('published') >= ask.tasks//2)
+        computing(nodes[1], driver)
         lost = sum(e.get('outcome') in ('node_lost', 'lost') for e in events())
         kill(family(raylet(nodes[1])))
         machines.append(time.time())

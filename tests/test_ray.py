@@ -49,11 +49,11 @@ def notebook(path: Path) -> Path:
 
 @pytest.fixture
 def cluster(tmp_path):
-    "A head without processors, four nodes with two GPUs each, and one with another vdb."
+    "A head without processors, and four nodes with two GPUs each, of which one has another vdb."
     from ray.cluster_utils import Cluster
     made = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0))
     def add(): made.add_node(num_cpus=2, num_gpus=2, memory=4e9, object_store_memory=80_000_000, wait=False)
-    for _ in range(4): add()
+    for _ in range(3): add()
     made.nodes = [*made.worker_nodes]
     other = tmp_path/'other'/'vdb-9.9.dist-info'
     other.mkdir(parents=True)
@@ -163,7 +163,7 @@ def deaths(warm, night, cluster):
     "The driver, a machine, a raylet, a worker and a kernel are killed, a cell hangs, and another raises."
     begin, log, folder = night
     rows = dict(h='hangs', k='kernel', r='raises') | {f'w{i}': 'works' for i in range(6)}
-    first = warm.start(*begin(rows, 6.), '--deadline', 25, '--retries', 3)
+    first = warm.start(*begin(rows, 9.), '--deadline', 25, '--retries', 3)
     wait_for(log, 4, first)
     first.kill_after(0)
     assert gone(folder, 20)
@@ -171,18 +171,19 @@ def deaths(warm, night, cluster):
     second = warm.start('batch', 'resume', folder, '--engine', 'ray', '--address', cluster.address, '--json', '--quiet')
     while 'kernel_died' not in [e.get('outcome') for e in events(folder)]: time.sleep(.05)
     hanging = int(wait_for(log, 1, second, 'begun.h.*')[0].rpartition('.')[2])
-    wait_for(log, 7, second)
+    wait_for(log, 5, second)
     def watching(node): return [p for p in family(raylet(node)) if p.name() == 'ray::attempt_on_node']
     nodes = [n for n in cluster.nodes if hanging not in [p.pid for p in family(raylet(n))]]
-    worker, machine, alone = sorted(nodes, key=lambda n: -len(watching(n)))
-    kill(watching(worker)[:1])
+    machine, alone = sorted(nodes, key=lambda n: -len(watching(n)))
+    (other,) = {*cluster.nodes} - {*nodes}
+    kill([p for p in watching(other) if hanging not in [c.pid for c in p.children(recursive=True)]])
     kill(family(raylet(machine)))  # As if its power was cut
     kill([psutil.Process(raylet(alone))])  # What it had started may come to its end
     done = second.wait()
     found, ended = json.loads(done.out), check_once(folder, rows)
     assert (found['done'], found['failed'], done.status) == (7, 2, 1), (done, ended)
     assert all(ended[name][-1] == 'published' for name in rows if name[0] in 'wk')
-    assert 'kernel_died' in ended['k'] and ended['r'][-1] == 'error' and ended['h'][-1] == 'deadline', ended
+    assert 'kernel_died' in ended['k'] and 'error' in ended['r'] and 'deadline' in ended['h'], ended
     assert {'lost', 'node_lost'} <= {o for outcomes in ended.values() for o in outcomes}, ended
     reasons = {x['parameters']['name']: x['reason'] for x in found['tasks']}
     assert 'no such dog' in reasons['r'] and 'not done after' in reasons['h']
