@@ -1,4 +1,4 @@
-"""A batch on a cluster of four nodes (real raylets of this machine) with declared GPUs, of which two machines and the driver die: what became of every task, and how long it took to recover, as a dated JSON file. `python tests/nightly_cluster.py --out papers/results --tasks 24`"""
+"""A batch on a cluster of four nodes (real raylets of this machine) with declared GPUs, of which two machines and the driver die, and another whose head dies: what became of every task, and how long it took to recover, as a dated JSON file. `python tests/nightly_cluster.py --out papers/results --tasks 24`"""
 import json
 import os
 import subprocess
@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 from record import keep, options
 from test_ray import family, kill, notebook, raylet
 
@@ -32,16 +33,46 @@ def wait_until(what: str, true, within_s: float = 120) -> float:
     return time.time()
 
 
+def cluster(nodes: int):
+    "A head without processors, and nodes with two declared GPUs each."
+    from ray.cluster_utils import Cluster
+    made = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0))
+    for _ in range(nodes): made.add_node(num_cpus=2, num_gpus=2, memory=4e9, object_store_memory=80_000_000, wait=False)
+    made.wait_for_nodes()
+    return made
+
+
+def head_dies() -> dict:
+    "The head's processes are killed and nobody begins them again: a new cluster goes on with the batch."
+    with tempfile.TemporaryDirectory() as aside:
+        home, log = Path(aside), Path(aside)/'log'
+        log.mkdir()
+        first, folder = cluster(2), home/'night'
+        (home/'grid.yaml').write_text(json.dumps(dict(parameters=dict(name=[*'abcd'], how='hangs', log=str(log)))))
+        driver = Driver(notebook(home/'wait.ipynb'), '--grid', home/'grid.yaml', '--out', folder, '--address', first.address)
+        wait_until('four are computing', lambda: len([*log.glob('begun.*')]) == 4)
+        for processes in first.head_node.all_processes.values():
+            for p in processes: p.process.kill()
+        began = time.monotonic()
+        said = driver.process.communicate(timeout=300)[1]
+        ended = time.monotonic() - began
+        wait_until('nothing of it runs', lambda: not [p for p in psutil.process_iter() if 'vdb.cluster.attempt' in ' '.join(p.cmdline() if p.is_running() and p.status() != 'zombie' else ()) and aside in ' '.join(p.cmdline())])
+        gone = time.monotonic() - began
+        first.shutdown()
+        (log/'go').touch()  # What is gone on with need not hang again
+        second = cluster(2)
+        told = Driver('resume', folder, '--address', second.address).end()
+        second.shutdown()
+    return dict(driver_ended_s=ended, driver_status=driver.process.returncode, driver_said=said[-300:], attempts_gone_s=gone, done=told['done'], attempts=[x['attempts'] for x in told['tasks']])
+
+
 def main() -> int:
     ask = options(__doc__, tasks=24, seconds=5.)
-    from ray.cluster_utils import Cluster
     with tempfile.TemporaryDirectory() as aside:
         home, log = Path(aside), Path(aside)/'log'
         log.mkdir()
         began = time.monotonic()
-        cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0))
-        for _ in range(4): cluster.add_node(num_cpus=2, num_gpus=2, memory=4e9, object_store_memory=80_000_000, wait=False)
-        cluster.wait_for_nodes()
+        made = cluster(4)
         up, folder = time.monotonic() - began, home/'night'
         def events(): return [json.loads(p.read_text()) for p in (folder/'ledger').glob('*.json')]
         def count(kind): return sum(e['event'] == kind for e in events())
@@ -50,9 +81,9 @@ def main() -> int:
             wait_until('an attempt computes there', lambda: kernels() & {p.pid for p in family(raylet(node))})
         (home/'grid.yaml').write_text(json.dumps(dict(parameters=dict(name=[f'w{i}' for i in range(ask.tasks)], seconds=ask.seconds, log=str(log)))))
         began = time.time()
-        first = Driver(notebook(home/'wait.ipynb'), '--grid', home/'grid.yaml', '--out', folder, '--address', cluster.address)
+        first = Driver(notebook(home/'wait.ipynb'), '--grid', home/'grid.yaml', '--out', folder, '--address', made.address)
         wait_until('some are published', lambda: count('published') >= ask.tasks//6)
-        nodes = [*cluster.worker_nodes]
+        nodes = [*made.worker_nodes]
         computing(nodes[0], 0.)
         kill(family(raylet(nodes[0])))
         machines = [time.time()]
@@ -61,7 +92,7 @@ def main() -> int:
         wait_until('a third is published', lambda: count('published') >= ask.tasks//3)
         first.kill()
         driver = time.time()
-        second = Driver('resume', folder, '--address', cluster.address)
+        second = Driver('resume', folder, '--address', made.address)
         again = wait_until('the next driver begins', lambda: any(e['event'] == 'began' and e['at'] > driver for e in events())) - driver
         wait_until('half is published', lambda: count('published') >= ask.tasks//2)
         computing(nodes[1], driver)
@@ -75,9 +106,12 @@ def main() -> int:
         ended = Counter(e['outcome'] for e in events() if e['event'] == 'ended')
         passed = set(published.values()) == {1} and len(published) == ask.tasks == told['done']
         found = dict(tasks=ask.tasks, nodes=4, gpus_declared=8, seconds_of_a_task=ask.seconds, cluster_up_s=up, done=told['done'], published=len(published), published_twice=sum(n > 1 for n in published.values()), attempts=count('began'), ended=dict(ended), seconds=max(e['at'] for e in events()) - began, machine_known_to_be_lost_s=known, first_attempt_after_the_drivers_death_s=again, passed=passed)
-        cluster.shutdown()
-    print({k: v for k, v in found.items()})
-    keep('cluster', ask.out, os.cpu_count(), load=os.getloadavg(), **found)
+        made.shutdown()
+    print(found, flush=True)
+    head = head_dies()
+    print(head, flush=True)
+    passed = passed and head['done'] == 4
+    keep('cluster', ask.out, os.cpu_count(), load=os.getloadavg(), **found | dict(passed=passed), head=head)
     return 0 if passed else 1
 
 
