@@ -14,7 +14,6 @@ from nbformat.v4 import new_code_cell, new_notebook
 from test_bad_input import disk
 from test_batch import events, gone
 
-pytest.importorskip('ray', reason='Ray is an extra: pip install vdb[ray]')
 pytestmark = pytest.mark.timeout(600)
 
 # Each attempt says in a file of its own that it has begun, where, and that it has come to its end.
@@ -50,6 +49,7 @@ def notebook(path: Path) -> Path:
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
     "A head without processors, and four nodes with two GPUs each, of which one has another vdb."
+    pytest.importorskip('ray', reason='Ray is an extra: pip install vdb[ray]')
     from ray.cluster_utils import Cluster
     for name in [n for n in os.environ if n.startswith('COVERAGE_')]: monkeypatch.delenv(name)  # Ray's own processes would be measured, and take too long to begin
     made = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0))

@@ -137,6 +137,7 @@ class Node:
     file: str = ''  # That it is to write
     asked: float = 0.  # When, on the clock here
     alive: bool = True
+    was_able: bool = False  # Before something died on it
     mistake: str | None = None  # Why it cannot take attempts; None until it has answered
 
 # %% ../../nbs/74_cluster.ray.ipynb #node
@@ -204,7 +205,7 @@ class Nodes:
         node: Node,
     ) -> None:
         "A node on which something died gets nothing to do until it has answered again."
-        if node.mistake == '': node.mistake = None
+        if node.mistake == '': node.mistake, node.was_able = None, True
 
     def _judge(self, node: Node) -> None:
         "What a node answered."
@@ -216,6 +217,7 @@ class Nodes:
                              why=one_line(error.cause))
         except self.ray.exceptions.RayError: return  # It is asked again, if it is there
         else:
+            if facts['refused'] and node.was_able: return  # Such as a disk that is full for a while
             seen = os.path.exists(path)
             node.mistake = node_mistake(facts, node.host, self.folder, seen, self.environment)
             off = clock_off(facts['clock'], node.asked, now)
