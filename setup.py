@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 parser = ConfigParser(delimiters=['='])
 parser.read('settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
-extras = ('lab', 'clip', 'hub', 'ray', 'dev', 'browser')
+extras = ('lab', 'clip', 'hub', 'ray', 'stores', 'dev', 'browser')
 
 setup(
     name=cfg['lib_name'],

@@ -95,7 +95,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def pass_on(self):
         proxy, body = self.server.proxy, self.body()
-        fault = proxy.fault(self.command, self.path)
+        named = self.path + body[:600].decode('latin1') if proxy.kind == 'gs' and self.command == 'POST' else self.path  # An upload's name is in its body
+        fault = proxy.fault(self.command, named)
         def seen(status): proxy.seen.append((self.command, self.path, status))
         if proxy.down or fault == 'cut':
             self.close_connection = True

@@ -155,7 +155,6 @@ def test_bad_input(warm, night, tmp_path):
     assert refused(text='parameters: {name: [a], name: [b]}')
     assert refused(text='parameters: [')
     assert refused('--deadline', '-1')
-    assert refused('--out', 's3://lab/night')
     assert 'no batch.json' in warm('batch', 'status', tmp_path).err
     plain = tmp_path/'plain.ipynb'
     nbformat.write(new_notebook(cells=[new_code_cell('1')]), plain)

@@ -3,14 +3,17 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
+import fsspec
 import nbformat
 import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from stores import store
 from test_bad_input import disk
 from test_batch import events, gone
 
@@ -44,6 +47,15 @@ def notebook(path: Path) -> Path:
     cells = [new_code_cell("name: str = 'a'\nhow = 'works'\nseconds: float = 0\nlog = ''\nout = 'out'", metadata=dict(tags=['parameters'])), new_code_cell(code)]
     nbformat.write(new_notebook(cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python'))), path)
     return path
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    "A store that the cluster's machines reach, for it is begun after it."
+    with store('s3', tmp_path) as made:
+        made.environment['AWS_MAX_ATTEMPTS'] = '1'
+        for name, value in made.environment.items(): monkeypatch.setenv(name, value)
+        yield made
 
 
 @pytest.fixture
@@ -112,11 +124,12 @@ def check_once(folder: Path, rows: dict) -> dict:
     return {name: [e['outcome'] for e in told if e['event'] == 'ended' and names[e['task']] == name] + ['published']*published[name] for name in rows}
 
 
-def test_on_a_cluster(warm, night, cluster, disk, subtests, tmp_path):
+def test_on_a_cluster(warm, bucket, night, cluster, disk, subtests, tmp_path):
     "One cluster for all of it, since it takes long to begin. What has killed half of it comes last."
     with subtests.test('bad input'): refused(warm, night)
     with subtests.test('one run'): one_run(warm, cluster, tmp_path)
     with subtests.test('a full disk'): full_disk(warm, night, disk)
+    with subtests.test('a store'): in_a_store(warm, night, bucket)
     with subtests.test('deaths'): deaths(warm, night, cluster)
 
 
@@ -157,6 +170,25 @@ def full_disk(warm, night, disk):
     done = started.wait()
     assert done.status == 0, done
     assert all(outcomes[-1] == 'published' for outcomes in check_once(folder, 'fab').values())
+    for p in log.iterdir(): p.unlink()
+
+
+def in_a_store(warm, night, bucket):
+    "It is out for a while, and a kernel is killed: what was made is there, each once, and no machine has anything left."
+    begin, log, _ = night
+    started = warm.start(*begin(dict(k='kernel', a='works', b='works', c='works'), 4., f'{bucket.url}/night'), '--json', env=bucket.environment)
+    wait_for(log, 3, started)
+    bucket.proxy.down = True
+    time.sleep(6)
+    bucket.proxy.heal()
+    done = started.wait()
+    found = json.loads(done.out)
+    assert (done.status, found['done']) == (0, 4) and found['site'] == f'{bucket.url}/night/site/index.html', done
+    fs = fsspec.url_to_fs(bucket.url, use_listings_cache=False)[0]
+    told = [json.loads(c) for c in fs.cat(fs.glob('lab/night/ledger/*.json')).values()]
+    assert Counter(e['event'] for e in told)['published'] == 4 and 'kernel_died' in [e.get('outcome') for e in told]
+    seen = {x['parameters']['name']: fs.cat_file(f'lab/night/{x["folder"]}/out/seen') for x in found['tasks']}
+    assert seen['k'] == b'xx' and not [p for e in told if 'mark' in e and os.path.exists(p := f'{tempfile.gettempdir()}/vdb-{e["mark"]}')]
     for p in log.iterdir(): p.unlink()
 
 

@@ -128,8 +128,7 @@ class Claims:
 
     def _give_back(self, what: str, ours: str) -> None:
         "Remove the dead ones' claims and then ours; one that came after it is not ours to remove."
-        with self._lock, clear_disk_errors(self.folder.path):
+        with self._lock:
             names = [f'claims/{name}' for name in self._attempts(what)]
-            for name in names[:names.index(ours) + 1] if ours in names else ():
-                with suppress(FileNotFoundError): self.folder.fs.rm_file(self.folder.at(name))
+            for name in names[:names.index(ours) + 1] if ours in names else (): self.folder.remove(name)
             self._ours.discard(self.folder.at(ours))

@@ -488,7 +488,8 @@ def batch_run_command(
                                             show_default=False)],
     grid: Annotated[str, typer.Option(help=t('A YAML file of parameters, or a dictionary or function of a '
                                              'Python file (grid.py:NAME).'))],
-    out: Annotated[str, typer.Option(help=t("The batch's folder."))],
+    out: Annotated[str, typer.Option(help=t("The batch's folder, on a disk or in a store (s3://, gs://, "
+                                            'az://).'))],
     engine: BatchEngine = 'local',
     address: Address = None,
     processes: Processes = None,

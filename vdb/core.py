@@ -57,7 +57,7 @@ class RunError(VdbError):
 
 # %% ../nbs/00_core.ipynb #DiskError
 class DiskError(VdbError):
-    "A file cannot be written: the disk is full, or it may not be written there."
+    "A file cannot be written: a full disk, no permission; or a store does not answer."
 
 # %% ../nbs/00_core.ipynb #GenerationError
 class GenerationError(VdbError):

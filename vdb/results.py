@@ -22,7 +22,7 @@ import numpy as np
 
 from .claims import Claims
 from .core import Generation, InputError, Protocol, RunError, Sample, Score, Video, canonical_json, digest
-from .files import Folder, clear_disk_errors, write_atomic
+from .files import Folder, clear_disk_errors, store_errors, write_atomic
 from .i18n import t
 from .media.read import read_video
 from .text import one_line
@@ -312,7 +312,7 @@ class RunRecord(Folder):
         "A stored clip, or one that lies elsewhere, by its absolute path."
         if os.path.isabs(name): return read_video(name)
         if self.is_local: return read_video(self.at(name))
-        content = io.BytesIO(self.fs.cat_file(self.at(name)))
+        with store_errors(self.fs): content = io.BytesIO(self.fs.cat_file(self.at(name)))
         content.name = name  # what a message calls it
         return read_video(content)
 
@@ -480,7 +480,8 @@ class RunFolder(RunTables):
     def _remove(self, path: str) -> None:
         "A file, or a folder where there should have been one."
         if self._is_link(path.removeprefix(f'{self.root}/').partition('/')[0]): return
-        self.fs.rm(path, recursive=True) if self.fs.isdir(path) else self.fs.rm_file(path)
+        with store_errors(self.fs):
+            self.fs.rm(path, recursive=True) if self.fs.isdir(path) else self.fs.rm_file(path)
 
 # %% ../nbs/45_results.ipynb #CommittedCells
 class CommittedCells:

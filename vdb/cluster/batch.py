@@ -16,7 +16,6 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,7 +150,7 @@ def read_notebook(
 def new_batch(
     notebook: str | Path,  # With a cell that is tagged `parameters`
     grid: 'Grid | dict | str | Path',  # A YAML file, `grid.py:NAME`, or the same as a dictionary
-    out: str | Path,  # The batch's folder
+    out: str | Path,  # The batch's folder, on a disk or in a store
     retries: int = 2,  # Accidents, such as a kernel that is killed, that each task may have
     deadline_s: float | None = None,  # Of an attempt
     confirmed: bool = False,  # A grid of more than 10,000 rows is meant
@@ -162,9 +161,9 @@ def new_batch(
     if deadline_s is not None and not 0 < deadline_s < math.inf:
         raise InputError('the deadline is {s}: expected seconds, above 0', s=repr(deadline_s))
     folder = Folder(str(out))
-    if not folder.is_local:
-        raise InputError('{out} is no folder on a disk of this machine: the processes of a batch write there',
-                         out=folder.path)
+    if folder.path.startswith('memory://'):
+        raise InputError('{out} is in the memory of this process, and attempts are other processes: choose a '
+                         'folder, or a store', out=folder.path)
     node, content = read_notebook(notebook)
     grid, here = grid if isinstance(grid, Grid) else read_grid(grid), batch_environment()
     name = Path(notebook).stem
@@ -172,6 +171,7 @@ def new_batch(
     schema = {k: _told(p.default) for k, p in notebook_parameters(node, name).items()}
     asked = dict(notebook=name, parameters=schema, tasks=[asdict(task) for task in tasks], retries=retries,
                  deadline_s=deadline_s, environment=here)
+    folder.check_store()
     return _written(folder, json.loads(json.dumps(asked)), content)
 
 # %% ../../nbs/76_cluster.batch.ipynb #told
@@ -221,7 +221,7 @@ def make_executor(
 def run_batch(
     notebook: str | Path,  # With a cell that is tagged `parameters`
     grid: 'Grid | dict | str | Path',  # A YAML file, `grid.py:NAME`, or the same as a dictionary
-    out: str | Path,  # The batch's folder
+    out: str | Path,  # The batch's folder, on a disk or in a store
     processes: int | None = None,  # At once; one a GPU, or up to four a machine, when None
     engine: str = 'local',  # 'local': here; 'ray': on the nodes of a Ray cluster
     address: str | None = None,  # Of that cluster, as HOST:PORT; the one this machine belongs to when None
@@ -242,7 +242,7 @@ def drive(
     on_change: Callable[[list[TaskState]], object] | None = None,
 ) -> None:
     "Bring every task to an end. Raises `InputError` where one can never have room."
-    executor.admit(batch.folder.root, batch.environment)
+    executor.admit(batch.folder.absolute, batch.environment)
     _resume(batch, executor, forgive)
     looked = busy = time.monotonic()
     try:
@@ -250,10 +250,10 @@ def drive(
             ended, now = executor.events(), time.monotonic()
             for folder, (outcome, why) in ended.items(): _settle(batch, folder, outcome, why)
             if ended or not executor.running or now - looked > LOOK_S:
-                if is_cancelled(batch.ledger.events()): return
+                if is_cancelled(_events(batch)): return
                 looked, left = now, _waiting(batch)
                 begun = [x for x in left if _begun(batch, executor, x)]
-                if on_change and (ended or begun): on_change(batch.states())
+                if on_change and (ended or begun): on_change(_recorded(batch))
                 if executor.running: busy = now
                 elif not left: return
                 elif now - busy > ROOM_S:
@@ -270,7 +270,7 @@ def drive(
 # %% ../../nbs/76_cluster.batch.ipynb #resume
 def _resume(batch: Batch, executor: 'Executor', forgive: bool) -> None:
     "See that all can be done; overrule earlier cancellations, and settle what an earlier driver has left."
-    events, states = batch.ledger.events(), _recorded(batch)
+    events, states = _events(batch), _recorded(batch)
     wrong = {x.task.id: why for x in states if x.state != 'done'
              if (why := executor.misfit(x.task.resources))}
     if wrong:
@@ -281,14 +281,17 @@ def _resume(batch: Batch, executor: 'Executor', forgive: bool) -> None:
     if is_cancelled(events): batch.ledger.add('resumed', overrules=cancelled)
     left = [x.folder for x in states if x.state == 'running']
     executor.reap([e['mark'] for e in events.values() if e['event'] == 'began' and e['folder'] in left])
-    for inside in left: _settle(batch, batch.folder.at(inside), 'interrupted')
+    for inside in left: _settle(batch, f'{batch.folder.absolute}/{inside}', 'interrupted')
     failed = {x.task.id for x in states if x.state == 'failed'}
     if forgive and failed:
         over = [e['folder'] for e in events.values() if e['event'] == 'ended' and e['task'] in failed]
         batch.ledger.add('forgiven', folders=over)
 
+def _events(batch: Batch) -> dict[str, dict]:
+    return patiently(batch.ledger.events)
+
 def _recorded(batch: Batch) -> list[TaskState]:
-    return task_states(batch.tasks, batch.ledger.events(), batch.retries)
+    return task_states(batch.tasks, _events(batch), batch.retries)
 
 # %% ../../nbs/76_cluster.batch.ipynb #waiting
 def _waiting(batch: Batch) -> list[TaskState]:
@@ -303,44 +306,45 @@ def _begun(batch: Batch, executor: 'Executor', x: TaskState) -> bool:
     return True
 
 # %% ../../nbs/76_cluster.batch.ipynb #new_attempt
-def _new_attempt(batch: Batch, x: TaskState, sure: bool) -> tuple[str, str]:  # Absolute folder; mark
-    "The folder of a task's next attempt. What an earlier one has left in `out` is gone on with there."
+def _new_attempt(batch: Batch, x: TaskState, sure: bool) -> tuple[str, str]:  # Its address; mark
+    "The folder of a task's next attempt. What earlier ones have left in `out` is gone on with there."
     mark = uuid.uuid4().hex
     inside = f'attempts/{x.task.id}/{x.attempts + 1}-{mark[:6]}'
-    folder = os.path.abspath(batch.folder.at(inside))
+    begun = [e for e in _events(batch).values() if e['event'] == 'began' and e['task'] == x.task.id]
+    earlier = [e['folder'] for e in sorted(begun, key=lambda e: -e['attempt'])]
     given = dict(x.task.parameters, out='../out') if 'out' in batch.parameters else x.task.parameters
-    plan = dict(batch=os.path.abspath(batch.folder.root), task=x.task.id, folder=inside, parameters=given,
-                deadline_s=batch.deadline_s, mark=mark)
+    plan = dict(batch=batch.folder.absolute, task=x.task.id, folder=inside, parameters=given,
+                deadline_s=batch.deadline_s, mark=mark, earlier=earlier)
     def prepare():
-        with clear_disk_errors(batch.path):
-            os.makedirs(folder, exist_ok=True)
-            if x.folder: _hand_on(batch, x.folder, folder, sure)
-            with open(f'{folder}/attempt.json', 'w', encoding='utf-8') as file: json.dump(plan, file)
-        return True
+        if x.folder and batch.folder.is_local: _hand_on(batch, x.folder, inside, sure)
+        batch.folder.write_json(f'{inside}/attempt.json', plan)
     patiently(prepare)
     batch.ledger.add('began', task=x.task.id, attempt=x.attempts + 1, folder=inside, holder=holder(),
                      mark=mark)
-    return folder, mark
+    return f'{batch.folder.absolute}/{inside}', mark
 
 # %% ../../nbs/76_cluster.batch.ipynb #hand_on
-def _hand_on(batch: Batch, earlier: str, folder: str, sure: bool) -> None:
-    "Let an attempt go on with what an earlier one has left in `out`."
-    outcomes = {e['outcome'] for e in batch.ledger.events().values()
+def _hand_on(batch: Batch, earlier: str, inside: str, sure: bool) -> None:
+    "Let an attempt go on with what an earlier one has left in `out`, on a disk."
+    outcomes = {e['outcome'] for e in _events(batch).values()
                 if e['event'] == 'ended' and e['folder'] == earlier}
-    left, out = batch.folder.at(earlier, 'out'), Path(folder)/'out'
-    try:
-        if sure or not outcomes & {'node_lost', 'interrupted'}: os.rename(left, out)
-        else: shutil.copytree(left, out, dirs_exist_ok=True)
-    except FileNotFoundError: return
-    except shutil.Error as error:  # What goes away while it is copied was not whole
-        if any(os.path.exists(source) for source, *_ in error.args[0]): raise
-    for protocol in out.rglob('protocol.json'): shutil.rmtree(protocol.parent/'claims', ignore_errors=True)
+    left, out = batch.folder.at(earlier, 'out'), Path(batch.folder.at(inside, 'out'))
+    with clear_disk_errors(batch.path):
+        os.makedirs(out.parent, exist_ok=True)
+        try:
+            if sure or not outcomes & {'node_lost', 'interrupted'}: os.rename(left, out)
+            else: shutil.copytree(left, out, dirs_exist_ok=True)
+        except FileNotFoundError: return
+        except shutil.Error as error:  # What goes away while it is copied was not whole
+            if any(os.path.exists(source) for source, *_ in error.args[0]): raise
+        for protocol in out.rglob('protocol.json'):
+            shutil.rmtree(protocol.parent/'claims', ignore_errors=True)
 
 # %% ../../nbs/76_cluster.batch.ipynb #settle
 def _settle(batch: Batch, folder: str, outcome: str, why: str = '') -> None:
     "See that the ledger knows how an attempt ended, now that nothing of it runs."
-    inside = os.path.relpath(folder, batch.folder.root)
-    events = batch.ledger.events().values()
+    inside = folder.removeprefix(f'{batch.folder.absolute}/')
+    events = _events(batch).values()
     (began,) = (e for e in events if e['event'] == 'began' and e['folder'] == inside)
     if any(e['event'] in ('ended', 'published') and e['folder'] == inside for e in events): return
     try: told = batch.folder.read_json(f'{inside}/progress.json') or {}

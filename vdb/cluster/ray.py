@@ -17,10 +17,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from unittest.mock import patch
 
-from .attempt import reap
+from .attempt import clear_away
+from .ledger import patiently
 from .local import (SILENT_S, AttemptProcess, Silence, batch_environment, has_room,
                                other_version)
-from ..core import InputError
+from ..core import DiskError, InputError, VdbError
+from ..files import Folder
 from ..i18n import format_duration, format_number, t
 from ..text import one_line
 
@@ -47,7 +49,7 @@ def reap_on_node(
     marks: list[str],
 ) -> None:
     "Runs on a node: end what is left of attempts."
-    for mark in marks: reap(mark)
+    for mark in marks: clear_away(mark)
 
 # %% ../../nbs/74_cluster.ray.ipynb #node_facts
 def node_facts(
@@ -57,8 +59,10 @@ def node_facts(
     "Runs on a node: what decides whether it can take attempts."
     clock, refused = time.time(), ''
     try:
-        with open(os.path.join(folder, name), 'x'): pass
-    except OSError as error: refused = error.strerror or type(error).__name__
+        there = Folder(folder)
+        if there.is_local and not os.path.isdir(folder): refused = t('{folder} does not exist', folder=folder)
+        else: there.write_bytes(name, b'')
+    except VdbError as error: refused = one_line(error, 400)
     return dict(batch_environment(), clock=clock, refused=refused)
 
 # %% ../../nbs/74_cluster.ray.ipynb #node_mistake
@@ -75,11 +79,11 @@ def node_mistake(
         return t('node {host} has {what} {now}, and this needs {then}', host=host, what=what, now=now,
                  then=then)
     if facts['refused']:
-        return t('node {host} cannot write into {folder} ({why}): every node needs that folder, on a disk '
-                 'that all share', host=host, folder=folder, why=facts['refused'])
+        return t('node {host} cannot write there ({why}): every node needs that folder, on a disk that all '
+                 'share or in a store that lets it in', host=host, why=facts['refused'])
     if not seen:
         return t('{folder} is another folder on node {host}: every node needs the same, on a disk that all '
-                 'share', folder=folder, host=host)
+                 'share or in a store', folder=folder, host=host)
     return ''
 
 # %% ../../nbs/74_cluster.ray.ipynb #clock_off
@@ -154,13 +158,13 @@ class Nodes:
     "The nodes of the cluster that this process is connected to, as they come and go."
     def __init__(
         self,
-        folder: str,  # Where attempts write: every node must see it
+        folder: str,  # Where attempts write, on a disk or in a store: every node must see it
         environment: dict,  # As `batch_environment` tells it: every node must have it
     ) -> None:
         import ray
         def task(function): return ray.remote(max_calls=0, max_retries=0)(function)
         self.ray, self.looked = ray, -NODES_S
-        self.folder, self.environment = os.path.abspath(folder), environment
+        self.folder, self.environment = Folder(folder), environment
         self.facts, self.reaper = task(node_facts), task(reap_on_node)
         self.known: dict[str, Node] = {}  # By Ray's id
 
@@ -198,7 +202,7 @@ class Nodes:
     def _ask(self, node: Node) -> None:
         "Begin to know a node, or to know it again."
         node.file, node.asked = f'.node-{uuid.uuid4().hex}', time.time()
-        node.check = self.on(node, self.facts, num_cpus=0).remote(self.folder, node.file)
+        node.check = self.on(node, self.facts, num_cpus=0).remote(self.folder.absolute, node.file)
 
     def doubt(
         self,
@@ -210,7 +214,6 @@ class Nodes:
     def _judge(self, node: Node) -> None:
         "What a node answered."
         check, node.check, now = node.check, None, time.time()
-        path = os.path.join(self.folder, node.file)
         try: facts = self.ray.get(check)
         except self.ray.exceptions.RayTaskError as error:
             node.mistake = t('vdb does not run on node {host}: {why}', host=node.host,
@@ -218,13 +221,13 @@ class Nodes:
         except self.ray.exceptions.RayError: return  # It is asked again, if it is there
         else:
             if facts['refused'] and node.was_able: return  # Such as a disk that is full for a while
-            seen = os.path.exists(path)
-            node.mistake = node_mistake(facts, node.host, self.folder, seen, self.environment)
+            seen = patiently(lambda: self.folder.content(node.file)) is not None
+            node.mistake = node_mistake(facts, node.host, self.folder.path, seen, self.environment)
             off = clock_off(facts['clock'], node.asked, now)
             if abs(off) > MOST_OFF_S:
                 warnings.warn(t('the clock of node {host} is wrong by {time}, or the one here is: the times '
                                 'of events will look odd', host=node.host, time=format_duration(abs(off))))
-        with suppress(OSError): os.unlink(path)
+        with suppress(DiskError): self.folder.remove(node.file)
         if node.mistake: warnings.warn(t('{why}. It gets nothing to do', why=node.mistake))
 
     def on(
@@ -280,7 +283,6 @@ class RayExecutor:
         environment: dict,  # As `batch_environment` tells it
     ) -> None:
         "Ask every node whether it can take attempts. Raises `InputError` where none can."
-        os.makedirs(folder, exist_ok=True)
         self.nodes = Nodes(folder, environment)
         self.nodes.wait()
         self.share = node_share([n.there for n in self.nodes.able])
@@ -313,7 +315,7 @@ class RayExecutor:
 
     def submit(
         self,
-        folder: str,  # Of the attempt: an absolute path, with what it is to do
+        folder: str,  # Of the attempt, with what it is to do: an absolute path, or in a store
         mark: str,  # As it is there
         resources: dict,
         main: str = 'vdb.cluster.attempt',  # The module whose `main` does it
@@ -323,7 +325,7 @@ class RayExecutor:
         node, gpus = self._place(needs), needs['gpus']
         begin = self.nodes.on(node, self.attempt, num_cpus=needs['cpus'], num_gpus=gpus,
                               memory=int(needs['memory_gb']*1e9) or None,
-                              name=os.path.relpath(folder, self.nodes.folder))
+                              name=folder.removeprefix(f'{self.nodes.folder.absolute}/'))
         ref = begin.remote(folder, mark, needs['cpus'], not gpus, main, SILENT_S)
         self.running[folder] = RayRunning(ref, node, needs, mark, Silence(folder))
 

@@ -9,7 +9,6 @@ __all__ = ['AGAIN', 'LONGEST_S', 'POLL_S', 'LOOK_S', 'PATIENCE_S', 'asked_run', 
 # %% ../../nbs/77_cluster.shards.ipynb #imports
 import json
 import os
-import shutil
 import sys
 import time
 import uuid
@@ -97,8 +96,8 @@ class Shards:
         if asked['device'] == 'cpu': self.resources['gpus'] = 0
         self.cells = {(p.id, seed) for p in plan.prompts for seed in plan.seeds}
         self.metrics, self.committed = [m.name for m in plan.metrics], CommittedCells(self.folder)
-        inside = self.folder.at('shards') if self.folder.is_local else 'shards'
-        self.home, self.is_new = os.path.abspath(inside), not os.path.exists(self.folder.root)
+        self.home = f'{self.folder.absolute}/shards'
+        self.is_new = self.folder.is_local and not os.path.exists(self.folder.root)
         self.running: dict[str, int] = {}  # Its folder -> its place
         self.begun, self.lost, self.keep = [], Counter(), False  # Folders; by place; whether folders stay
         self.done, self.vain, self.not_before = 0, 0, 0.  # Ended well; with cells missing; when to begin more
@@ -141,8 +140,7 @@ class Shards:
         most = max(lacking, not self.done)  # Also where all is there: it may be another protocol
         while len(self.running) < most and self.executor.has_room(self.resources):
             place, mark = next(i for i in range(most) if i not in self.running.values()), uuid.uuid4().hex
-            folder = os.path.join(self.home, f'{place}-{mark[:6]}')
-            with clear_disk_errors(self.folder.path): os.makedirs(folder)
+            folder = f'{self.home}/{place}-{mark[:6]}'
             self.begun.append(folder)
             Folder(folder).write_json('shard.json', dict(run=self.asked, folder=os.getcwd()))
             self.executor.submit(folder, mark, self.resources, main='vdb.cluster.shards')
@@ -151,10 +149,11 @@ class Shards:
     def remove(self) -> None:
         "Remove their folders, unless somebody should look at them."
         if self.keep: return
-        for folder in self.begun: shutil.rmtree(folder, ignore_errors=True)
+        for folder in self.begun: self.folder.remove_all(folder.removeprefix(f'{self.folder.absolute}/'))
+        if not self.folder.is_local: return
         with suppress(OSError): os.rmdir(self.home)  # Another driver's may be there
         with suppress(OSError):
-            if self.is_new and self.folder.is_local: os.rmdir(self.folder.root)  # Where nothing came of it
+            if self.is_new: os.rmdir(self.folder.root)  # Where nothing came of it
 
 # %% ../../nbs/77_cluster.shards.ipynb #drive_shards
 PATIENCE_S = LEASE_S + 4*HEARTBEAT_S  # Until then the claim of a machine that is gone is void
@@ -235,7 +234,9 @@ def run_sharded(
 # %% ../../nbs/77_cluster.shards.ipynb #admit
 def _admit(shards: Shards, retry: str | None) -> None:
     "See that there can be room for a shard, and take away what is to be made again."
-    with clear_disk_errors(shards.folder.path): os.makedirs(shards.home, exist_ok=True)
+    shards.folder.check_store()
+    if shards.folder.is_local:
+        with clear_disk_errors(shards.folder.path): os.makedirs(shards.home, exist_ok=True)
     shards.executor.admit(shards.home, batch_environment())
     if why := shards.executor.misfit(shards.resources):
         raise InputError('{path} can never be made here: {why}', path=shards.folder.path, why=why)

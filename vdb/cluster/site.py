@@ -12,14 +12,13 @@ import json
 import re
 import string
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass
 
 from .attempt import last_lines
 from .grid import Task
 from .ledger import TaskState
 from ..core import RunError, VdbError
-from ..files import Folder, clear_disk_errors
+from ..files import Folder
 from ..html import Html, heading, page, paragraph, table
 from ..i18n import format_bytes, format_duration, format_interval, format_number, t, tn, translate
 from ..metrics.base import metric_name
@@ -393,7 +392,5 @@ def publish_site(
         there |= files.keys()
     folder.write_bytes('site/index.html', index_page(folder, title, states, parameters, figures).encode())
     for name in folder.names('site'):
-        if name in there or not name.endswith(('.html', '.ipynb')): continue
-        with clear_disk_errors(folder.path), suppress(FileNotFoundError):
-            folder.fs.rm_file(folder.at('site', name))
+        if name not in there and name.endswith(('.html', '.ipynb')): folder.remove(f'site/{name}')
     return f'{folder.path}/site/index.html'
