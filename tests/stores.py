@@ -72,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
-                if name.lower() not in ('connection', 'expect'): upstream.putheader(name, value)
+                if name.lower() not in ('connection', 'expect', self.server.proxy.unknown): upstream.putheader(name, value)
             upstream.putheader('Connection', 'close')
             upstream.endheaders(body or None)
             answer = upstream.getresponse()
@@ -125,6 +125,7 @@ class Proxy:
     "Passes requests on to a store, or makes the fault that `fault(method, path)` names: '', '500', '503', 'slow', 'cut' or 'deaf'."
     def __init__(self, kind: str, port_behind: int = 0):
         self.kind, self.port_behind, self.slow_s = kind, port_behind, 1.
+        self.unknown = ''  # A header that this store does not know
         self.seen: list[tuple[str, str, int | str]] = []
         self.open: set[socket.socket] = set()
         self._down = False

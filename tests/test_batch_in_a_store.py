@@ -102,6 +102,10 @@ def test_what_cannot_be_written(warm, night, lab):
     for out, said in ((f'{made.kind}://elsewhere/night', 'cannot be written'), ('s4://lab/night', 'cannot be opened')):
         done = warm(*begin('a', out='unused')[:-3], '--out', out, env=made.environment)
         assert done.status in (1, 2) and len(done.err.splitlines()) == 1 and said in done.err and out in done.err, done
+    if made.kind == 's3':  # There are servers of S3 without it
+        made.proxy.unknown = 'if-none-match'
+        done = warm(*begin('a', out='unused')[:-3], '--out', f'{made.url}/night', env=made.environment)
+        assert done.status == 1 and len(done.err.splitlines()) == 1 and 'lacks conditional writes' in done.err, done
     assert not log.read_text() and not fs.exists('lab/night')
 
 

@@ -241,7 +241,8 @@ def _given(plan: dict) -> str:  # Relative: papermill takes {} in a path for a f
     content = patiently(lambda: batch.content('notebook.ipynb'))
     with open('../notebook.ipynb', 'wb') as file: file.write(content)
     for earlier in plan['earlier']:  # The last first: what is here is not replaced
-        patiently(Mirror(os.path.abspath('out'), Folder(f'{plan["batch"]}/{earlier}/out')).fetch)
+        with suppress(FileNotFoundError):  # It came to nothing
+            patiently(Mirror(os.path.abspath('out'), Folder(f'{plan["batch"]}/{earlier}/out')).fetch)
     return '../notebook.ipynb'
 
 # %% ../../nbs/72_cluster.attempt.ipynb #engine

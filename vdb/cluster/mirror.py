@@ -65,14 +65,15 @@ class Mirror:
         "Copy what is there and not here. Raises `DiskError`."
         source = there or self.there
         with source.reading(''):
-            names = [path.removeprefix(f'{source.root}/') for path in source.fs.find(source.root)]
-            wanted = [n for n in names if not {'claims', '..'} & {*n.split('/')}]  # No way out of here
-            for name in wanted:
-                path = os.path.join(self.here, name)
-                if os.path.exists(path): continue
+            found = [path.removeprefix(f'{source.root}/') for path in source.fs.find(source.root)
+                     if path.startswith(f'{source.root}/')]
+            for name in found:
+                path, parts = os.path.join(self.here, name), name.split('/')
+                if {'', '..', 'claims'} & {*parts} or os.path.exists(path): continue  # No way out of here
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                source.fs.get_file(source.at(name), f'{path}.part')
-                os.replace(f'{path}.part', path)
+                with suppress(FileNotFoundError):  # Who had left it may still be at work, and removes it
+                    source.fs.get_file(source.at(name), f'{path}.part')
+                    os.replace(f'{path}.part', path)
 
 # %% ../../nbs/71a_cluster.mirror.ipynb #files
 def _files(folder: str) -> Iterator[tuple[str, tuple[int, int]]]:  # Name within it; when written, and size

@@ -149,7 +149,8 @@ class Shards:
     def remove(self) -> None:
         "Remove their folders, unless somebody should look at them."
         if self.keep: return
-        for folder in self.begun: self.folder.remove_all(folder.removeprefix(f'{self.folder.absolute}/'))
+        for folder in self.begun:
+            with suppress(DiskError): self.folder.remove_all(folder.removeprefix(f'{self.folder.absolute}/'))
         if not self.folder.is_local: return
         with suppress(OSError): os.rmdir(self.home)  # Another driver's may be there
         with suppress(OSError):
