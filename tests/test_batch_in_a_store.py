@@ -80,12 +80,12 @@ def test_a_store_that_is_out_for_a_while(warm, night, lab):
     "Attempts and driver wait; who only looks is told at once."
     begin, log, _ = night
     made, fs = lab
-    started = warm.start(*begin('ab', 2., out='unused')[:-3], '--out', f'{made.url}/night', '--json', '--quiet', env=made.environment, setup='import vdb.cluster.local; vdb.cluster.local.SILENT_S = 3.')
+    started = warm.start(*begin('ab', 2., out='unused')[:-3], '--out', f'{made.url}/night', '--json', '--quiet', env=made.environment, setup='import vdb.cluster.local; vdb.cluster.local.SILENT_S = 10.')
     wait_for(lambda: log.read_text().count('begun') == 2, started)
     made.proxy.down = True
     looked = warm('batch', 'status', f'{made.url}/night', env=made.environment)
     assert looked.status == 1 and len(looked.err.splitlines()) == 1 and 'cannot be read' in looked.err, looked
-    time.sleep(8)  # To wait is no silence
+    time.sleep(14)  # To wait is no silence
     assert log.read_text().count('ended') == 2 and not started.ended()  # They are done, and cannot say so
     made.proxy.heal()
     done = started.wait()
