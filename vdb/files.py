@@ -255,7 +255,7 @@ class Folder:
             with suppress(FileNotFoundError), self.reading(folder):
                 for e in self.fs.ls(self.at(folder), detail=True):
                     size = e['size'] if e['type'] == 'file' else self.fs.du(e['name'])
-                    found[f'{folder}/{e["name"].rsplit("/", 1)[-1]}'] = size
+                    found['/'.join(filter(None, [folder, e['name'].rsplit('/', 1)[-1]]))] = size
         for name in filter(os.path.isabs, names):
             with suppress(OSError):
                 inside = [os.path.join(name, n) for n in os.listdir(name)] if os.path.isdir(name) else [name]
