@@ -140,6 +140,7 @@ def test_two_views_a_reload_and_a_closed_tab(lab):
         one, two = pg.evaluate('window.drawn')
         assert one == two == sorted(set(one)), 'they show the same frames'
 
+        browser.run_code(pg, 'live.window.grace_s = 120.')  # A slow machine reloads a page for longer than the usual five seconds
         pg.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
         pg.wait_for_function('!window.jupyterapp.shell.currentWidget.context.model.dirty')
         pg.reload(wait_until='domcontentloaded')
@@ -150,7 +151,7 @@ def test_two_views_a_reload_and_a_closed_tab(lab):
         assert shown.kernel()['pages'] == 2
         pg.evaluate("window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")  # No view is left
         pg.wait_for_selector('.vdb-live', state='detached')
-        browser.run_code(pg, 'live.window.patience_s = 5.')  # A page that is reloaded may not get its goodbye out, and is gone after 120 s
+        browser.run_code(pg, 'live.window.patience_s = live.window.grace_s = 5.')  # A page that is reloaded may not get its goodbye out, and is gone after 120 s
         shown.kernel_when('stopped')
         shown.ends_well()
 
