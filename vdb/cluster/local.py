@@ -130,10 +130,11 @@ class AttemptProcess:
     def _leave(self) -> None:
         "Copy its last words, and clear its workplace away."
         with suppress(FileNotFoundError):  # It was left before
-            names = [x.name for x in os.scandir(self.here) if x.is_file(follow_symlinks=False)]
+            names = [x.name for x in os.scandir(self.here)
+                     if x.is_file(follow_symlinks=False) and not x.name.endswith('.part')]
             mirror = Mirror(self.here, self.there)
             try: patiently(lambda: [mirror.send_file(name) for name in names])
-            except DiskError as error: warnings.warn(one_line(error, 400))
+            except (DiskError, OSError) as error: warnings.warn(one_line(error, 400))  # The driver goes on
         clear_away(self.mark)
 
 # %% ../../nbs/73_cluster.local.ipynb #has_room
