@@ -213,7 +213,10 @@ class Folder:
         path = str(path)
         self.path = path.rstrip('/') if '://' in path.rstrip('/') else path
         try: self.fs, self.root = fsspec.url_to_fs(self.path, use_listings_cache=False)
-        except Exception as error:  # No library for this kind of address, or it lacks a setting
+        except ImportError as error:
+            raise InputError("{path} cannot be opened: {why} (pip install 'vdb[stores]')", path=self.path,
+                             why=one_line(error)) from error
+        except Exception as error:  # No such kind of address, or its library lacks a setting
             raise InputError('{path} cannot be opened: {why}', path=self.path, why=one_line(error)) from error
 
     @property
