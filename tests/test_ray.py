@@ -164,7 +164,7 @@ def full_disk(warm, night, disk):
     wait_for(log, 1, started, 'full.*')
     wait_for(log, 2, started, 'ended.[ab].*')
     time.sleep(2)
-    assert not started.ended() and len(events(folder)) == 3
+    assert not started.ended() and 'published' not in [e['event'] for e in events(folder)]  # A page may get free, and an accident be told
     disk('20m')
     (log/'room').touch()
     done = started.wait()
