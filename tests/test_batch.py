@@ -20,12 +20,13 @@ os.makedirs(out, exist_ok=True)
 with open(log, 'a') as file: file.write(f'begun {name}\\n')
 open(f'{out}/seen', 'a').write('x')
 time.sleep(seconds)
+while os.path.exists(f'{hold}-{name}'): time.sleep(.05)
 with open(log, 'a') as file: file.write(f'ended {name}\\n')
 """
 
 
 def notebook(path: Path) -> Path:
-    cells = [new_code_cell("name: str = 'a'\nseconds: float = 0\nlog = ''\nout = 'out'", metadata=dict(tags=['parameters'])), new_code_cell(code), new_code_cell('name')]
+    cells = [new_code_cell("name: str = 'a'\nseconds: float = 0\nhold = ''\nlog = ''\nout = 'out'", metadata=dict(tags=['parameters'])), new_code_cell(code), new_code_cell('name')]
     nbformat.write(new_notebook(cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python'))), path)
     return path
 
@@ -36,7 +37,7 @@ def night(tmp_path):
     log = tmp_path/'log'
     log.touch()
     def begin(names, seconds=0., rules=(), out='night'):
-        grid = dict(parameters=dict(name=list(names), seconds=seconds, log=str(log)), rules=list(rules))
+        grid = dict(parameters=dict(name=list(names), seconds=seconds, log=str(log), hold=str(tmp_path/'hold')), rules=list(rules))
         (tmp_path/'grid.yaml').write_text(json.dumps(grid, ensure_ascii=False))  # JSON is YAML
         return ['batch', notebook(tmp_path/'wait.ipynb'), '--grid', tmp_path/'grid.yaml', '--out', tmp_path/out, '--quiet']
     return begin, log, tmp_path/'night'
@@ -72,13 +73,15 @@ def gone(folder: Path, within_s: float = 10) -> bool:
 def test_a_batch_whose_driver_is_killed(warm, night):
     "Nothing runs on, and the next driver does what is missing, once, with what the interrupted attempt had left."
     begin, log, folder = night
-    first = warm.start(*begin('abc', 3.), '--processes', 1)
+    log.with_name('hold-b').touch()
+    first = warm.start(*begin('abc'), '--processes', 1)
     wait_for('begun', log, first, 2)
     first.kill_after(.2)
     assert gone(folder)
     assert Counter(log.read_text().split()) == {'begun': 2, 'ended': 1, 'a': 2, 'b': 1}
     status = json.loads(warm('batch', 'status', folder, '--json').out)
     assert (status['done'], status['waiting'], status['running'], status['failed']) == (1, 2, 0, 0)  # Not running, whatever the last one wrote
+    log.with_name('hold-b').unlink()
     done = warm('batch', 'resume', folder, '--json', '--quiet')
     found = json.loads(done.out)
     assert done.status == 0, done.err
@@ -94,9 +97,10 @@ def test_a_batch_whose_driver_is_killed(warm, night):
 def test_a_batch_that_is_cancelled(warm, night):
     "From another terminal, and gone on with; meanwhile nobody else can drive it."
     begin, log, folder = night
-    started = warm.start(*begin('ab', 30.))
+    for x in 'ab': log.with_name(f'hold-{x}').touch()
+    started = warm.start(*begin('ab'))
     wait_for('begun', log, started)
-    second = warm(*begin('ab', 30.))
+    second = warm(*begin('ab'))
     assert second.status == 1 and 'is at work in another process' in second.err
     assert warm('batch', 'cancel', folder).status == 0
     done = started.wait()
@@ -113,7 +117,8 @@ def test_a_batch_that_is_cancelled(warm, night):
 def test_an_attempt_that_ends_without_a_word(warm, night):
     "Its process is killed, or stands still: another attempt is made, and it says why in the end."
     begin, log, folder = night
-    started = warm.start(*begin('a', 5.), '--retries', 1, '--json', setup='import vdb.cluster.local; vdb.cluster.local.SILENT_S = 3.')
+    log.with_name('hold-a').touch()
+    started = warm.start(*begin('a'), '--retries', 1, '--json', setup='import vdb.cluster.local; vdb.cluster.local.SILENT_S = 3.')
     wait_for('begun', log, started)
     def attempt(): return next(p for p in psutil.process_iter(['cmdline']) if str(folder) in ' '.join(p.info['cmdline'] or ()) and 'vdb.cluster.attempt' in ' '.join(p.info['cmdline']))
     os.kill(attempt().pid, signal.SIGKILL)

@@ -52,7 +52,8 @@ def test_a_batch_whose_driver_is_killed(warm, night, lab):
     "What an attempt had made is in the store; the next one goes on with it, though answers are lost, and each task is published once."
     begin, log, _ = night
     made, fs = lab
-    first = warm.start(*begin('ab', 2.5, out='unused')[:-3], '--out', f'{made.url}/night', '--processes', 1, '--quiet', env=made.environment)
+    log.with_name('hold-b').touch()  # While it is there, b does not end
+    first = warm.start(*begin('ab', out='unused')[:-3], '--out', f'{made.url}/night', '--processes', 1, '--quiet', env=made.environment)
     def b(): return next((e['folder'] for e in events(fs) if e['event'] == 'began' and e['task'].startswith('b-')), None)
     wait_for(lambda: b() and fs.exists(f'lab/night/{b()}/out/seen'), first)
     first.kill_after(0)
@@ -62,6 +63,7 @@ def test_a_batch_whose_driver_is_killed(warm, night, lab):
     status = json.loads(warm('batch', 'status', f'{made.url}/night/', '--json', env=made.environment).out)
     assert (status['done'], status['waiting'], status['running']) == (1, 1, 0)
 
+    log.with_name('hold-b').unlink()
     refused = [('500', 'progress.json'), ('503', 'log.txt')] if made.kind != 'az' else []  # Its library waits 15 s or more after each: nightly
     left = faults_once(made.proxy, ('deaf', 'published-'), ('deaf', 'began-'), ('cut', 'attempt.json'), ('slow', 'claims'), *refused)
     done = warm('batch', 'resume', f'{made.url}/night', '--json', '--quiet', env=made.environment)
@@ -80,11 +82,13 @@ def test_a_store_that_is_out_for_a_while(warm, night, lab):
     "Attempts and driver wait; who only looks is told at once."
     begin, log, _ = night
     made, fs = lab
-    started = warm.start(*begin('ab', 2., out='unused')[:-3], '--out', f'{made.url}/night', '--json', '--quiet', env=made.environment, setup='import vdb.cluster.local; vdb.cluster.local.SILENT_S = 10.')
+    for x in 'ab': log.with_name(f'hold-{x}').touch()
+    started = warm.start(*begin('ab', out='unused')[:-3], '--out', f'{made.url}/night', '--json', '--quiet', env=made.environment, setup='import vdb.cluster.local; vdb.cluster.local.SILENT_S = 10.')
     wait_for(lambda: log.read_text().count('begun') == 2, started)
     made.proxy.down = True
     looked = warm('batch', 'status', f'{made.url}/night', env=made.environment)
     assert looked.status == 1 and len(looked.err.splitlines()) == 1 and 'cannot be read' in looked.err, looked
+    for x in 'ab': log.with_name(f'hold-{x}').unlink()
     time.sleep(14)  # To wait is no silence
     assert log.read_text().count('ended') == 2 and not started.ended()  # They are done, and cannot say so
     made.proxy.heal()

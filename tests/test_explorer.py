@@ -94,7 +94,7 @@ def test_brush_select_see_the_clip_and_stop_a_running_search(lab):  # noqa: F811
         first = next(n for n, row in trials.items() if n and row['state'] == 'ok')
         for n in (0, first, failed): pg.locator(f'.vdb-tune-table tr[data-trial="{n}"] button').click()
         pg.wait_for_function("[...document.querySelectorAll('.vdb-tune-pin video')].filter(v => v.readyState >= 2 && !v.paused).length == 2")
-        assert shown.asked('explorer.pinned') == [0, first, failed]
+        assert shown.asked_until('explorer.pinned', lambda now: len(now) == 3) == [0, first, failed]
         lost = pg.locator(f'.vdb-tune-pin[data-trial="{failed}"]')
         expect(lost).to_contain_text('nothing <b>left</b>')
         expect(lost.locator('video')).to_have_count(0)
