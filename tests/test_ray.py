@@ -205,7 +205,7 @@ def deaths(warm, night, cluster):
     while 'kernel_died' not in [e.get('outcome') for e in events(folder)]: time.sleep(.05)
     hanging = int(wait_for(log, 1, second, 'begun.h.*')[0].rpartition('.')[2])
     wait_for(log, 5, second)
-    def watching(node): return [p for p in family(raylet(node)) if p.name() == 'ray::attempt_on_node']
+    def watching(node): return [p for p in family(raylet(node)) if ' '.join(p.cmdline()).startswith('ray::attempts/')]
     nodes = [n for n in cluster.nodes if hanging not in [p.pid for p in family(raylet(n))]]
     machine, alone = sorted(nodes, key=lambda n: -len(watching(n)))
     (other,) = {*cluster.nodes} - {*nodes}

@@ -1,7 +1,8 @@
 "One notebook and a grid of parameters, or one run, on many processes, here or on a cluster."
 from importlib import import_module
 
-_public = {'Batch': 'batch', 'LocalExecutor': 'local', 'RayExecutor': 'ray', 'ResourceManager': 'resources',
+_public = {'AutoScaling': 'scaling', 'Batch': 'batch', 'FaultTolerance': 'faults', 'LocalExecutor': 'local',
+           'RayExecutor': 'ray', 'ResourceManager': 'resources', 'TaskScheduler': 'scheduler',
            'new_batch': 'batch', 'run_batch': 'batch', 'run_sharded': 'shards'}
 
 __all__ = [*_public]

@@ -21,6 +21,7 @@ import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from .faults import is_accident
 from .ledger import Ledger, patiently
 from .mirror import Mirror, mirrored
 from ..core import DiskError, VdbError
@@ -179,44 +180,44 @@ def execute_attempt() -> bool:  # Whether it was published
     beat.start()  # Until the ledger knows: to wait for a store is no silence
     try:
         with mirrored(os.getcwd(), there):
-            outcome, why, accident = _outcome(plan, beat)
+            outcome, why = _outcome(plan, beat)
             what, is_late = dict(seconds=beat.seconds, peak_bytes=beat.peak), beat.late
             reap(plan['mark'])
         if is_late:
             limit = format_duration(plan['deadline_s'])
-            outcome, why, accident = 'deadline', t('it was not done after {limit}', limit=limit), False
-        return _record(plan, beat.cells, outcome, why, accident, what)
+            outcome, why = 'deadline', t('it was not done after {limit}', limit=limit)
+        return _record(plan, beat.cells, outcome, why, what)
     finally:
         beat.over.set()
         beat.join()
 
 # %% ../../nbs/72_cluster.attempt.ipynb #record
-def _record(plan: dict, cells: int, outcome: str, why: str, accident: bool, what: dict) -> bool:
+def _record(plan: dict, cells: int, outcome: str, why: str, what: dict) -> bool:
     "Have the ledger know how an attempt ended: whether it is the one that counts."
     ledger, who = Ledger(Folder(plan['batch'])), dict(task=plan['task'], folder=plan['folder'])
     if outcome == 'ok' and ledger.publish(cells=cells, **who, **what): return True
     if outcome == 'ok': outcome, why = 'interrupted', t('another attempt was published before')
-    ledger.add('ended', outcome=outcome, why=why, accident=accident, **who, **what)
+    ledger.add('ended', outcome=outcome, why=why, accident=is_accident(outcome), **who, **what)
     return False
 
 # %% ../../nbs/72_cluster.attempt.ipynb #outcome
-def _outcome(plan: dict, beat: Heartbeat) -> tuple[str, str, bool]:  # A word, a sentence, whether by accident
+def _outcome(plan: dict, beat: Heartbeat) -> tuple[str, str]:  # A word of `OUTCOMES`, or 'ok'; a sentence
     "Execute the notebook, and say how that ended."
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError
     try: notebook = _executed(plan, beat)
     except PapermillExecutionError as error:
         told = one_line(f'{error.ename}: {error.evalue}', 400)
-        return 'error', t('it stopped in its cell {cell}: {why}', cell=error.exec_count, why=told), False
+        return 'error', t('it stopped in its cell {cell}: {why}', cell=error.exec_count, why=told)
     except DeadKernelError:
-        return 'kernel_died', t('its kernel died: killed (for want of memory?), or crashed'), True
+        return 'kernel_died', t('its kernel died: killed (for want of memory?), or crashed')
     except RuntimeError as error:  # As nbclient says that a kernel did not start
-        return 'not_started', t('its kernel did not start: {why}', why=one_line(error)), True
+        return 'not_started', t('its kernel did not start: {why}', why=one_line(error))
     except Exception as error:
         traceback.print_exc()
-        return 'unexpected', one_line(f'{type(error).__name__}: {error}', 400), True
+        return 'unexpected', one_line(f'{type(error).__name__}: {error}', 400)
     why = incomplete_why(notebook)
-    return ('incomplete', why, False) if why else ('ok', '', False)
+    return ('incomplete', why) if why else ('ok', '')
 
 # %% ../../nbs/72_cluster.attempt.ipynb #executed
 def _executed(plan: dict, beat: Heartbeat) -> 'nbformat.NotebookNode':  # As it was saved

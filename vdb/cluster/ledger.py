@@ -14,7 +14,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from ..core import DiskError
@@ -69,7 +69,7 @@ class Ledger:
 
     def add(
         self,
-        event: str,  # 'began', 'ended', 'cancelled', 'resumed' or 'forgiven'
+        event: str,  # 'began', 'ended', 'missed', 'cancelled', 'resumed' or 'forgiven'
         **what: object,  # JSON values
     ) -> None:
         "Record an event."
@@ -106,7 +106,7 @@ ENDING = {'seconds', 'peak_bytes'}
 FIELDS = dict(began={'task', 'attempt', 'folder', 'holder', 'mark'},
               published={'task', 'folder', 'cells'} | ENDING,
               ended={'task', 'folder', 'outcome', 'why', 'accident'} | ENDING, cancelled=set(),
-              resumed={'overrules'}, forgiven={'folders'})
+              resumed={'overrules'}, forgiven={'folders'}, missed={'task', 'why'})
 INSIDE = re.compile(r'attempts/[a-z0-9-]{1,80}/[a-z0-9-]{1,40}')  # No way out of the batch's folder
 
 def _event(content: bytes | None) -> dict | None:  # None where it is none
@@ -114,6 +114,7 @@ def _event(content: bytes | None) -> dict | None:  # None where it is none
     try: found = json.loads(content or b'')
     except (ValueError, RecursionError): return None
     if not isinstance(found, dict): return None
+    if type(found.setdefault('at', 0)) not in (int, float): return None
     if not FIELDS.get(str(found.get('event')), {''}) <= found.keys(): return None
     return found if INSIDE.fullmatch(str(found.get('folder', 'attempts/a/1'))) else None
 
@@ -132,6 +133,7 @@ def task_states(
     for e in all_told:
         if e['event'] in by_task: by_task[e['event']].setdefault(e['task'], []).append(e)
     published = {e['task']: e for e in all_told if e['event'] == 'published'}
+    missed = {e['task']: e['why'] for e in all_told if e['event'] == 'missed'}
     cancelled = is_cancelled(events)
     def state(task):
         begun = sorted(by_task['began'].get(task.id, ()), key=lambda e: (e['attempt'], e['folder']))
@@ -139,7 +141,9 @@ def task_states(
                       key=lambda e: (e['outcome'] in GIVEN_UP, e['outcome']))
         over = {e['folder']: e for e in told}  # What was given up may say something else later: too late
         ended = {k: e for k, e in over.items() if k not in forgiven}
-        return _state(task, begun, ended, over, published.get(task.id), retries, cancelled)
+        found = _state(task, begun, ended, over, published.get(task.id), retries, cancelled)
+        is_late = task.id in missed and found.state in ('waiting', 'cancelled')
+        return replace(found, state='failed', reason=missed[task.id]) if is_late else found
     return [state(task) for task in tasks]
 
 # %% ../../nbs/71_cluster.ledger.ipynb #state

@@ -203,7 +203,8 @@ class ResourceManager:
         needs: dict,  # As `needs`
     ) -> list[Node]:
         "The nodes that have room now."
-        return [n for n in self.nodes.values() if not node_lacks(n, needs) and self._gpus(n, needs) is not None]
+        able = (n for n in self.nodes.values() if not node_lacks(n, needs))
+        return [n for n in able if self._gpus(n, needs) is not None]
 
     def hold(
         self,

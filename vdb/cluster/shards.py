@@ -24,6 +24,7 @@ from ..cells import Plan, check_retry, forget_for
 from ..claims import HEARTBEAT_S, LEASE_S
 from .attempt import MARK, Heartbeat, last_lines
 from .local import batch_environment
+from .scheduler import TaskScheduler
 from ..core import DiskError, GenerationError, InputError, MediaError, RunError, Settings, VdbError
 from ..files import Folder, clear_disk_errors
 from ..i18n import t
@@ -116,6 +117,7 @@ class Shards:
         over = {f: told for f, told in self.executor.events().items() if f in self.running}
         for folder, (outcome, why) in over.items():
             place, home = self.running.pop(folder), Folder(folder)
+            self.rooms.end(folder)
             if told := home.read_json('error.json'): raise as_error(told)
             if home.content('done.json') is not None: self.done += 1
             else: self._lose(place, home, outcome, why)
@@ -138,12 +140,16 @@ class Shards:
     ) -> None:
         "Begin as many as there is room for, at most one a cell."
         most = max(lacking, not self.done)  # Also where all is there: it may be another protocol
-        while len(self.running) < most and self.executor.has_room(self.resources):
+        while len(self.running) < most:
             place, mark = next(i for i in range(most) if i not in self.running.values()), uuid.uuid4().hex
             folder = f'{self.home}/{place}-{mark[:6]}'
+            self.rooms.add(folder, self.resources)
+            if not (placed := self.rooms.begin()): return self.rooms.cancel(folder)
+            ((_, node, gpus),) = placed
             self.begun.append(folder)
             Folder(folder).write_json('shard.json', dict(run=self.asked, folder=os.getcwd()))
-            self.executor.submit(folder, mark, self.resources, main='vdb.cluster.shards')
+            needs = self.executor.resources.held[folder][1]
+            self.executor.submit(folder, mark, needs, node, gpus, main='vdb.cluster.shards')
             self.running[folder] = place
 
     def remove(self) -> None:
@@ -239,7 +245,8 @@ def _admit(shards: Shards, retry: str | None) -> None:
     if shards.folder.is_local:
         with clear_disk_errors(shards.folder.path): os.makedirs(shards.home, exist_ok=True)
     shards.executor.admit(shards.home, batch_environment())
-    if why := shards.executor.misfit(shards.resources):
+    shards.rooms = TaskScheduler(shards.executor.resources, window=shards.executor.window)
+    if why := shards.executor.resources.misfit(shards.resources):
         raise InputError('{path} can never be made here: {why}', path=shards.folder.path, why=why)
     folder = shards.folder
     if retry and folder.content('protocol.json') is not None:
