@@ -357,8 +357,8 @@ class _Driver:
 # %% ../../nbs/76_cluster.batch.ipynb #no_room
 def _no_room(left: int) -> None:
     "Say that nothing can be begun."
-    warnings.warn(tn('nobody has had room for {n} task for a while: `vdb batch resume` goes on with it',
-                     'nobody has had room for {n} tasks for a while: `vdb batch resume` goes on with them', left))
+    warnings.warn(tn('nobody has had room for {n} task for long: `vdb batch resume` goes on with it',
+                     'nobody has had room for {n} tasks for long: `vdb batch resume` goes on with them', left))
 
 # %% ../../nbs/76_cluster.batch.ipynb #resume
 def _resume(batch: Batch, executor: 'Executor', forgive: bool) -> None:

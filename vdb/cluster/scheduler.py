@@ -18,28 +18,42 @@ from ..core import InputError
 from ..i18n import t
 from ..text import one_line
 
-# %% ../../nbs/72b_cluster.scheduler.ipynb #strategies
+# %% ../../nbs/72b_cluster.scheduler.ipynb #least_loaded
 Strategy = Callable[[list[Node], dict, ResourceManager], Node]  # Of nodes that have room
 
-def least_loaded(nodes: list[Node], needs: dict, resources: ResourceManager) -> Node:
+def least_loaded(
+    nodes: list[Node],  # That have room
+    needs: dict,
+    resources: ResourceManager,
+) -> Node:
     "The node of which the largest part is free."
-    return min(nodes, key=lambda n: _load(n, resources))
+    def load(n):
+        free = resources.free(n)
+        parts = [free.cpus/n.cpus, *([sum(free.gpus)/n.gpus] if n.gpus else [])]
+        return -min(parts), -sum(free.gpus), -free.cpus
+    return min(nodes, key=load)
 
-def gpu_memory(nodes: list[Node], needs: dict, resources: ResourceManager) -> Node:
-    "The smallest GPU that is enough, and the fullest of those."
-    return min(nodes, key=lambda n: (n.vram_gb, n.gpus, sum(resources.free(n).gpus), resources.free(n).cpus))
-
-def _load(node: Node, resources: ResourceManager) -> tuple:  # The smaller, the more is free
-    free = resources.free(node)
-    parts = [sum(free.gpus)/node.gpus] if node.gpus else []
-    return -min([*parts, free.cpus/node.cpus]), -sum(free.gpus), -free.cpus
+# %% ../../nbs/72b_cluster.scheduler.ipynb #gpu_memory
+def gpu_memory(
+    nodes: list[Node],  # That have room
+    needs: dict,
+    resources: ResourceManager,
+) -> Node:
+    "The node of the smallest GPUs that are enough, and the fullest of those."
+    def size(n): return n.vram_gb, n.gpus, sum(resources.free(n).gpus), resources.free(n).cpus
+    return min(nodes, key=size)
 
 # %% ../../nbs/72b_cluster.scheduler.ipynb #RoundRobin
 class RoundRobin:
     "The nodes in turn."
-    def __init__(self): self.last = ''
+    def __init__(self) -> None: self.last = ''
 
-    def __call__(self, nodes: list[Node], needs: dict, resources: ResourceManager) -> Node:
+    def __call__(
+        self,
+        nodes: list[Node],  # That have room
+        needs: dict,
+        resources: ResourceManager,
+    ) -> Node:
         "The first after the one that was taken last."
         found = min(nodes, key=lambda n: (n.id <= self.last, n.id))
         self.last = found.id
