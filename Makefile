@@ -44,8 +44,8 @@ demo: base
 # nodes and their attempts on two cores leave no room beside them for what goes by seconds.
 test: dev
 	@unset IN_TEST; export OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-passive}; failed=0; \
-	$(if $(filter tests,$(TESTS)),$(BIN)/python -m pytest tests/test_ray.py || failed=1;) \
-	$(BIN)/python -m pytest $(TESTS) $(if $(filter tests,$(TESTS)),--ignore tests/test_ray.py) -n $(JOBS) --dist worksteal --cov=$(CURDIR)/vdb --cov-config=tests/coverage.ini --cov-report=term --cov-fail-under=$(if $(filter tests,$(TESTS)),85,0) || failed=1; \
+	$(if $(filter tests,$(TESTS)),$(BIN)/python -m pytest tests/test_ray.py tests/test_scaling.py || failed=1;) \
+	$(BIN)/python -m pytest $(TESTS) $(if $(filter tests,$(TESTS)),--ignore tests/test_ray.py --ignore tests/test_scaling.py) -n $(JOBS) --dist worksteal --cov=$(CURDIR)/vdb --cov-config=tests/coverage.ini --cov-report=term --cov-fail-under=$(if $(filter tests,$(TESTS)),85,0) || failed=1; \
 	exit $$failed
 
 # Every script runs, whatever happened to the one before; the exit status tells of all.

@@ -37,6 +37,7 @@ if how == 'fills':  # The disk, until somebody makes room
             while file.write(bytes(4096)): file.flush()
     except OSError: tell('full')
     while not os.path.exists(f'{log}/room'): time.sleep(.1)
+if how == 'bad' and os.environ.get('BAD_NODE'): os.kill(os.getpid(), signal.SIGKILL)
 if how == 'raises': raise ValueError('no such dog')
 time.sleep(1000 if how == 'hangs' and not os.path.exists(f'{log}/go') else seconds)
 tell('ended')
@@ -60,20 +61,22 @@ def bucket(tmp_path, monkeypatch):
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    "A head without processors, and four nodes with two GPUs each, of which one has another vdb."
+    "A head without processors, and four nodes with two GPUs each: a large one, a small one, one that is bad, and one that has another vdb."
     pytest.importorskip('ray', reason='Ray is an extra: pip install vdb[ray]')
     from ray.cluster_utils import Cluster
     for name in [n for n in os.environ if n.startswith('COVERAGE_')]: monkeypatch.delenv(name)  # Ray's own processes would be measured, and take too long to begin
     made = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0))
-    def add(): made.add_node(num_cpus=2, num_gpus=2, memory=4e9, object_store_memory=80_000_000, wait=False)
-    for _ in range(3): add()
-    made.nodes = [*made.worker_nodes]
+    def add(gpu, vram_gb): return made.add_node(num_cpus=2, num_gpus=2, memory=4e9, object_store_memory=80_000_000, wait=False, resources=dict(vram_gb=2*vram_gb), labels=dict(gpu=gpu))
+    made.nodes = [add('h100', 80), add('l4', 24)]
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv('BAD_NODE', 'yes')
+        made.nodes.append(add('h200', 141))
     other = tmp_path/'other'/'vdb-9.9.dist-info'
     other.mkdir(parents=True)
     (other/'METADATA').write_text('Metadata-Version: 2.1\nName: vdb\nVersion: 9.9\n')
     with pytest.MonkeyPatch.context() as changed:
         changed.setenv('PYTHONPATH', str(other.parent), prepend=os.pathsep)
-        add()
+        add('h100', 80)
     made.wait_for_nodes()
     yield made
     made.shutdown()
@@ -127,6 +130,7 @@ def check_once(folder: Path, rows: dict) -> dict:
 def test_on_a_cluster(warm, bucket, night, cluster, disk, subtests, tmp_path):
     "One cluster for all of it, since it takes long to begin. What has killed half of it comes last."
     with subtests.test('bad input'): refused(warm, night)
+    with subtests.test('places'): places(warm, night, cluster)
     with subtests.test('one run'): one_run(warm, cluster, tmp_path)
     with subtests.test('a full disk'): full_disk(warm, night, disk)
     with subtests.test('a store'): in_a_store(warm, night, bucket)
@@ -143,6 +147,31 @@ def refused(warm, night):
     assert done.status == 2 and 'it needs 3 of gpus, and no node has more than 2' in done.err, done
     assert 'has vdb 9.9, and this needs' in done.err and not events(folder)
     shutil.rmtree(folder)
+    done = warm(*begin(dict(a='works'), rules=[dict(resources=dict(vram_gb=60, labels=dict(gpu='l4')))]))
+    assert done.status == 2 and 'it needs cpus 1, vram_gb 60, gpu=l4 on one node, and no node has all of that' in done.err, done
+    shutil.rmtree(folder)
+
+
+def places(warm, night, cluster):
+    "Two share a GPU of the small node, one goes where its label wants it, and three who die in a row close the node where they did."
+    begin, log, folder = night
+    large, small, bad = (n.node_id for n in cluster.nodes)
+    rules = [dict(match=dict(how='bad'), resources=dict(gpus=1, cpus=1, labels=dict(gpu=['h200', 'h100']))), *(dict(match=dict(name=name), priority=9, resources=dict(vram_gb=12, cpus=1, labels=dict(gpu='l4'))) for name in 'st'),
+             dict(match=dict(name='w'), priority=8, resources=dict(gpus=2, cpus=2, labels=dict(gpu=['h100', 'l4'])))]
+    rows = dict(s='works', t='works', w='works') | {f'b{i}': 'bad' for i in range(6)}
+    done = warm(*begin(rows, rules=rules), '--json', '--no-site', '--retries', 3)
+    told = events(folder)
+    shutil.rmtree(folder)
+    seen = {p.name.split('.')[1]: p.read_text() for p in log.glob('ended.*')}
+    for p in log.iterdir(): p.unlink()
+    assert done.status == 0, done
+    names = {x['id']: x['parameters']['name'] for x in json.loads(done.out)['tasks']}
+    began = [(names[e['task']], e['node']) for e in told if e['event'] == 'began']
+    assert {node for name, node in began if name in 'st'} == {small} and seen['s'] == seen['t'] == '0'
+    assert {node for name, node in began if name == 'w'} == {large} and seen['w'] == '0,1'
+    died = [names[e['task']] for e in told if e.get('outcome') == 'kernel_died']
+    assert 3 <= len(died) <= 4 and len({*died}) == len(died) and '3 tasks in a row came to grief on node' in done.err, done
+    assert {node for name, node in began if name in died} == {bad, large}
 
 
 def one_run(warm, cluster, tmp_path):

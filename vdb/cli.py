@@ -6,11 +6,12 @@
 __all__ = ['app', 'state', 'AsJson', 'Quiet', 'Retry', 'RunPath', 'Metrics', 'Primary', 'Margins', 'WithReport', 'Kind',
            'ModelName', 'Seeds', 'Steps', 'Guidance', 'Frames', 'Pixels', 'Fps', 'NotThis', 'Scheduler', 'Given',
            'Levers', 'Threads', 'Device', 'Dtype', 'Engine', 'AtOnce', 'Address', 'Revision', 'Out', 'batch_app',
-           'BatchPath', 'Processes', 'BatchEngine', 'RetryFailed', 'WithSite', 'options', 'say', 'main', 'run_command',
-           'stream_command', 'tune_command', 'NotebookFirst', 'batch_run_command', 'batch_status_command',
-           'batch_resume_command', 'batch_cancel_command', 'batch_publish_command', 'score_command', 'rescore_command',
-           'compare_command', 'report_command', 'show_command', 'verify_command', 'bench_command', 'metrics_command',
-           'suites_command', 'models_command', 'doctor_command']
+           'BatchPath', 'Processes', 'BatchEngine', 'BatchStrategy', 'Scaling', 'RetryFailed', 'WithSite', 'options',
+           'say', 'main', 'run_command', 'stream_command', 'tune_command', 'NotebookFirst', 'batch_run_command',
+           'batch_status_command', 'batch_resume_command', 'batch_cancel_command', 'batch_publish_command',
+           'batch_workers_command', 'score_command', 'rescore_command', 'compare_command', 'report_command',
+           'show_command', 'verify_command', 'bench_command', 'metrics_command', 'suites_command', 'models_command',
+           'doctor_command']
 
 # %% ../nbs/95_cli.ipynb #imports
 import errno
@@ -35,6 +36,7 @@ from .text import one_line
 if TYPE_CHECKING:
     from vdb.cluster.batch import Batch, Executor
     from vdb.cluster.ledger import TaskState
+    from vdb.cluster.scheduler import Strategy
     from vdb.optimize.tuning import Tuning
     from vdb.runs import Run
     from vdb.streaming.engine import LiveState
@@ -477,8 +479,21 @@ Processes = Annotated[Optional[int], typer.Option(min=1, help=t('Notebooks at on
                                                                 'four a machine, when left out.'))]
 BatchEngine = Annotated[str, typer.Option('--engine', help=t('Where: local, on this machine; ray, on the '
                                                              'nodes of a Ray cluster.'))]
+BatchStrategy = Annotated[str, typer.Option(help=t('Which node gets a notebook: least_loaded, '
+                                                   'gpu_memory, round_robin, or a function '
+                                                   '(FILE.py:NAME).'))]
+Scaling = Annotated[Optional[str], typer.Option(help=t('A YAML file of workers that may be added to the '
+                                                       'cluster: vdb batch workers.'))]
 RetryFailed = Annotated[Optional[str], typer.Option(help=t('failed: also tasks that have failed.'))]
 WithSite = Annotated[bool, typer.Option(help=t('Write the pages at the end.'))]
+
+# %% ../nbs/95_cli.ipynb #executor
+def _executor(engine: str, processes: int | None, address: str | None, scaling: str | None) -> 'Executor':
+    "What starts attempts, as an option names it."
+    from vdb.cluster.batch import make_executor
+    if scaling is None: return make_executor(engine, processes, address)
+    from vdb.cluster.scaling import AutoScaling
+    return make_executor(engine, processes, address, AutoScaling.read(scaling))
 
 # %% ../nbs/95_cli.ipynb #batch_run_command
 @batch_app.command('run', help=t('Execute a notebook for every row of a grid.'),
@@ -493,6 +508,8 @@ def batch_run_command(
     engine: BatchEngine = 'local',
     address: Address = None,
     processes: Processes = None,
+    strategy: BatchStrategy = 'least_loaded',
+    scaling: Scaling = None,
     deadline: Annotated[Optional[float], typer.Option(help=t('Seconds that a notebook may take.'))] = None,
     retries: Annotated[int, typer.Option(min=0, help=t('Accidents, such as a kernel that is killed, that '
                                                        'each task may have.'))] = 2,
@@ -503,14 +520,16 @@ def batch_run_command(
     quiet: Quiet = False,
 ) -> None:
     "`vdb batch run`, or `vdb batch`."
-    from vdb.cluster.batch import make_executor, new_batch
-    executor = make_executor(engine, processes, address)  # Where none can be had, nothing is written
+    from vdb.cluster.batch import new_batch
+    from vdb.cluster.scheduler import make_strategy
+    chosen = make_strategy(strategy)
+    executor = _executor(engine, processes, address, scaling)  # Where none can be had, nothing is written
     batch = new_batch(notebook, grid, out, retries, deadline, yes)
-    _drive_batch(batch, executor, retry, site, as_json, quiet)
+    _drive_batch(batch, executor, chosen, retry, site, as_json, quiet)
 
 # %% ../nbs/95_cli.ipynb #drive_batch
-def _drive_batch(batch: 'Batch', executor: 'Executor', retry: str | None, site: bool, as_json: bool,
-                 quiet: bool) -> None:
+def _drive_batch(batch: 'Batch', executor: 'Executor', strategy: 'Strategy', retry: str | None,
+                 site: bool, as_json: bool, quiet: bool) -> None:
     "Do what is missing, and answer. A batch in which anything is not done has failed."
     from tqdm.auto import tqdm
     from vdb.cluster.batch import counts_text
@@ -521,7 +540,7 @@ def _drive_batch(batch: 'Batch', executor: 'Executor', retry: str | None, site: 
             now = {k: sum(x.state == k for x in states) for k in ('failed', 'running')}
             bar.set_postfix_str(counts_text(now))
         told(batch.states())
-        batch.run(executor, retry, told)
+        batch.run(executor, retry, told, strategy)
     _answer_batch(batch, as_json, batch.publish() if site else None)
     if batch.counts['done'] < len(batch.tasks): raise typer.Exit(1)
 
@@ -564,14 +583,19 @@ def batch_resume_command(
     engine: BatchEngine = 'local',
     address: Address = None,
     processes: Processes = None,
+    strategy: BatchStrategy = 'least_loaded',
+    scaling: Scaling = None,
     retry: RetryFailed = None,
     site: WithSite = True,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     "`vdb batch resume`."
-    from vdb.cluster.batch import Batch, make_executor
-    _drive_batch(Batch(path), make_executor(engine, processes, address), retry, site, as_json, quiet)
+    from vdb.cluster.batch import Batch
+    from vdb.cluster.scheduler import make_strategy
+    batch, chosen = Batch(path), make_strategy(strategy)
+    executor = _executor(engine, processes, address, scaling)
+    _drive_batch(batch, executor, chosen, retry, site, as_json, quiet)
 
 # %% ../nbs/95_cli.ipynb #batch_cancel_command
 @batch_app.command('cancel', help=t('Stop a batch that runs elsewhere; vdb batch resume goes on with it.'),
@@ -597,6 +621,36 @@ def batch_publish_command(
     from vdb.cluster.batch import Batch
     batch = Batch(path)
     _answer_batch(batch, as_json, batch.publish())
+
+# %% ../nbs/95_cli.ipynb #batch_workers_command
+@batch_app.command('workers', help=t('Write what begins a cluster of such workers: for Kubernetes, for ray '
+                                     'up, or for Slurm.'),
+                   epilog=t('Example: vdb batch workers workers.yaml --as kuberay > values.yaml'))
+def batch_workers_command(
+    path: Annotated[str, typer.Argument(help=t('A YAML file: workers, each with name, cpus, memory_gb, most, '
+                                               'and gpus, vram_gb, labels, least; idle_s.'),
+                                        show_default=False)],
+    kind: Annotated[str, typer.Option('--as', help=t("kuberay: values of KubeRay's chart; ray: a file for "
+                                                     'ray up; slurm: a script for sbatch.'))],
+    run: Annotated[str, typer.Option(help=t('The command that a script for Slurm gives on its nodes, without '
+                                            '--engine.'))] = '',
+    worker: Annotated[Optional[str], typer.Option(help=t('Which of the workers Slurm is asked for; the only '
+                                                         'one when left out.'))] = None,
+    time: Annotated[str, typer.Option(help=t('How long, for Slurm: D-HH:MM:SS.'))] = '1-00:00:00',
+) -> None:
+    "`vdb batch workers`."
+    import shlex
+    from vdb.cluster.scaling import AutoScaling
+    scaling = AutoScaling.read(path)
+    if kind not in ('kuberay', 'ray', 'slurm'):
+        raise InputError('the kind is {kind}: expected kuberay, ray or slurm', kind=one_line(kind))
+    if kind == 'slurm':
+        if not run:
+            raise InputError('a script for Slurm runs something: add --run {example}',
+                             example="'vdb batch resume runs/night'")
+        text = scaling.sbatch(shlex.split(run), worker, time)
+    else: text = scaling.kuberay_values() if kind == 'kuberay' else scaling.cluster_file()
+    typer.echo(text, nl=False)
 
 # %% ../nbs/95_cli.ipynb #score_command
 @app.command('score', help=t("Score somebody else's clips."),

@@ -229,9 +229,11 @@ def _executed(plan: dict, beat: Heartbeat) -> 'nbformat.NotebookNode':  # As it 
     logging.getLogger('papermill').setLevel(logging.INFO)
     papermill_engines.register('vdb', _engine(beat))
     os.makedirs('work')
+    aside = os.path.dirname(workplace(plan['mark']))
+    os.makedirs(aside, 0o700, exist_ok=True)
     papermill.execute_notebook(_given(plan), 'notebook.ipynb', plan['parameters'], engine_name='vdb',
                                kernel_name='python3', progress_bar=False, cwd='work', log_output=True,
-                               **private_kernel())
+                               **private_kernel(aside))
     return nbformat.read('notebook.ipynb', 4)
 
 # %% ../../nbs/72_cluster.attempt.ipynb #given

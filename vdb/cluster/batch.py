@@ -314,7 +314,8 @@ class _Driver:
         "Queue what waits, and call off what has waited too long."
         now, done = time.time(), sum(x.state == 'done' for x in states)
         if done > 1.1*self.done: self.expected, self.done = expected_seconds(states), done
-        waiting = {x.task.id: x for x in states if x.state == 'waiting'}
+        at_work = {task for task, _ in self.where.values()}  # The ledger may know sooner that it is over
+        waiting = {x.task.id: x for x in states if x.state == 'waiting' and x.task.id not in at_work}
         for key in {*self.queue.queue} - {*waiting}: self.queue.cancel(key)
         for key, x in waiting.items():
             self.queue.add(key, x.task.resources, priority=x.task.priority,
@@ -358,7 +359,8 @@ class _Driver:
 def _no_room(left: int) -> None:
     "Say that nothing can be begun."
     warnings.warn(tn('nobody has had room for {n} task for long: `vdb batch resume` goes on with it',
-                     'nobody has had room for {n} tasks for long: `vdb batch resume` goes on with them', left))
+                     'nobody has had room for {n} tasks for long: `vdb batch resume` goes on with them',
+                     left))
 
 # %% ../../nbs/76_cluster.batch.ipynb #resume
 def _resume(batch: Batch, executor: 'Executor', forgive: bool) -> None:

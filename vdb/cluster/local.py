@@ -8,6 +8,7 @@ __all__ = ['SILENT_S', 'LOOK_S', 'MOST_PROCESSES', 'batch_environment', 'other_v
 
 # %% ../../nbs/73_cluster.local.ipynb #imports
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -127,6 +128,7 @@ class AttemptProcess:
         self.process.wait()
         reap(self.mark)
         if not self.there.is_local: self._leave()
+        shutil.rmtree(os.path.dirname(workplace(self.mark)), ignore_errors=True)
 
     def _workplace(self) -> str:
         "Where it works, with what it is to do."
@@ -137,14 +139,13 @@ class AttemptProcess:
         return here
 
     def _leave(self) -> None:
-        "Copy its last words, and clear its workplace away."
+        "Copy its last words."
         with suppress(FileNotFoundError):  # It was left before
             names = [x.name for x in os.scandir(self.here)
                      if x.is_file(follow_symlinks=False) and not x.name.endswith('.part')]
             mirror = Mirror(self.here, self.there)
             try: patiently(lambda: [mirror.send_file(name) for name in names])
             except (DiskError, OSError) as error: warnings.warn(one_line(error, 400))  # The driver goes on
-        clear_away(self.mark)
 
 # %% ../../nbs/73_cluster.local.ipynb #LocalExecutor
 MOST_PROCESSES = 4  # Where nobody says how many, and there is no GPU to count

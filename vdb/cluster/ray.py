@@ -306,7 +306,8 @@ class RayExecutor:
         "Ask every node whether it can take attempts. Raises `InputError` where none can, or will."
         self.nodes = Nodes(folder, environment)
         self.nodes.wait(self.scaling is not None)
-        self.resources = ResourceManager(self.nodes.able, possible=self.scaling.nodes if self.scaling else ())
+        self.resources = ResourceManager(possible=self.scaling.nodes if self.scaling else ())
+        self._see()
 
     def submit(
         self,
@@ -348,7 +349,7 @@ class RayExecutor:
             now = {k: max(0., getattr(node, k) - free[k] - held[k]) for k in held}
             node.theirs = [*node.theirs[-2:], now]
             least = {k: min(x[k] for x in node.theirs) for k in now}
-            self.resources.others[node.id] = least if len(node.theirs) == 3 else {}
+            self.resources.others[node.id] = least
 
     def _answered(self, r: RayRunning) -> None:
         "What a function on a node came back with. Where it died, its node is asked to reap."

@@ -215,6 +215,7 @@ class ResourceManager:
         "Give out room, where there is."
         gpus, share = self._gpus(node, needs), gpu_share(needs, node)
         if gpus is None: raise ValueError(f'{node.host} has no room for {needs}')
+        if key in self.held: raise ValueError(f'{key} has room already')
         self._free[node.id].add(needs, share, gpus, -1)
         self.held[key] = node.id, needs, share, gpus
         return gpus

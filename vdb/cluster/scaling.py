@@ -113,7 +113,7 @@ def _worker_mistake(where: str, said: object) -> str:
                  where=where, n=said['vram_gb'])
     return ''
 
-# %% ../../nbs/73a_cluster.scaling.ipynb #bundles
+# %% ../../nbs/73a_cluster.scaling.ipynb #bundle
 CRUMB = 1e-4  # The least that Ray counts
 
 def _bundle(worker: Worker, needs: dict) -> dict[str, float]:
@@ -123,6 +123,7 @@ def _bundle(worker: Worker, needs: dict) -> dict[str, float]:
     asked = dict(CPU=needs['cpus'], GPU=gpus, memory=int(needs['memory_gb']*1e9))
     return {k: v for k, v in asked.items() if v} | ({worker.mark: CRUMB} if particular else {})
 
+# %% ../../nbs/73a_cluster.scaling.ipynb #bundles
 def _bundles(
     workers: list[Worker],
     wanted: list[dict],  # The most urgent first

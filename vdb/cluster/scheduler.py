@@ -86,7 +86,7 @@ class Queued:
     expected_s: float = math.nan  # How long it will take
     due: float = math.inf  # It begins by then, or never; on the scheduler's clock
     ready: float = -math.inf  # Not before
-    shunned: frozenset[str] = frozenset()  # Nodes to be avoided, if there are others
+    shunned: frozenset[str] = frozenset()  # Nodes to be avoided, where there are others
     is_set_aside: bool = False  # Only where nothing else is ready
     since: float = 0.  # When it came
 
@@ -169,9 +169,9 @@ class TaskScheduler:
 
     def _choose(self, q: Queued) -> Node | None:
         "The node for a task; None where none has room."
-        barred = self.closed | {self.kept}
-        fitting = [n for n in self.resources.fitting(q.needs) if n.id not in barred]
-        fitting = [n for n in fitting if n.id not in q.shunned] or fitting
+        others = [n for n in self._able(q) if n.id not in q.shunned]  # Rather wait for one of them
+        barred = {self.kept, *(q.shunned if others else ())}
+        fitting = [n for n in self.resources.fitting(q.needs) if n.id not in barred | self.closed]
         if not fitting: return None
         if q.needs.get('labels'):
             ranks = [label_rank(n, q.needs) for n in fitting]
@@ -181,8 +181,12 @@ class TaskScheduler:
         raise InputError('the strategy chose {node}: expected one of the nodes that it was given',
                          node=one_line(node))
 
+    def _able(self, q: Queued) -> list[Node]:
+        "The nodes on which a task could be, were they empty."
+        return [n for n in self.resources.nodes.values()
+                if n.id not in self.closed and not node_lacks(n, q.needs)]
+
     def _keep(self, q: Queued) -> str:
         "The node on which a task will find room the soonest: the emptiest of those that are large enough."
-        able = [n for n in self.resources.nodes.values()
-                if n.id not in self.closed and not node_lacks(n, q.needs)]
+        able = self._able(q)
         return least_loaded(able, q.needs, self.resources).id if able else ''
