@@ -26,7 +26,7 @@ def keep(kind: str, out: str, threads: int, **found: object) -> Path:
     if kind == 'table': files = [vdb/'optimize'/'objectives.py', vdb/'optimize'/'tunable.py', vdb/'models'/'pipelines.py']
     if kind == 'prompts': files = [vdb/'optimize'/'reinforcement.py', vdb/'optimize'/'objectives.py', vdb/'models'/'pipelines.py']
     if kind == 'architecture': files = [vdb/'patches.py', *(vdb/'optimize'/f'{name}.py' for name in ('space', 'strategies', 'bayesian', 'evolutionary', 'architecture'))]
-    if kind in ('batch', 'gpu-batch', 'cluster', 'thousand'): files = sorted((vdb/'cluster').glob('*.py'))
+    if kind in ('batch', 'gpu-batch', 'cluster', 'thousand') or kind.startswith('dispatch'): files = sorted((vdb/'cluster').glob('*.py'))
     if kind == 'stores': files = [*sorted((vdb/'cluster').glob('*.py')), vdb/'files.py']
     if kind == 'gpu-patches': files = [vdb/'patches.py', vdb/'models'/'pipelines.py']
     if kind == 'widget': files += sorted(f for f in (vdb/'widgets').rglob('*') if f.suffix in ('.py', '.js', '.css'))

@@ -1,4 +1,5 @@
 "Nodes that come and go: a real autoscaler on this machine, Ray's own check of a cluster file, and a job's script run with stand-ins."
+import json
 import os
 import shlex
 import subprocess
@@ -6,6 +7,7 @@ import time
 
 import pytest
 import yaml
+from test_batch import night  # noqa: F401 (a fixture)
 
 from vdb.cluster.scaling import AutoScaling
 from vdb.core import InputError
@@ -65,7 +67,7 @@ def wait_until(reads, wanted, seconds=60.) -> None:
         time.sleep(.2)
 
 
-def test_a_hint_brings_a_node_and_without_it_the_node_goes(begin):
+def test_a_hint_brings_a_node_and_without_it_the_node_goes(begin, warm, night):  # noqa: F811
     "Two kinds have two GPUs; the labels and the memory say that it must be the one that Ray, which adds up, would not choose."
     small = dict(name='small', cpus=2, memory_gb=1, gpus=2, vram_gb=24, labels=dict(gpu='l4'), most=2)
     large = dict(name='large', cpus=4, memory_gb=1, gpus=2, vram_gb=80, labels=dict(gpu='h100'), most=2)
@@ -81,6 +83,14 @@ def test_a_hint_brings_a_node_and_without_it_the_node_goes(begin):
     assert [n['NodeID'] for n in workers_of(ray)] == [node['NodeID']]
     made.hint([])
     wait_until(lambda: len(workers_of(ray)), 0)
+    arguments, log, folder = night  # And a batch, which finds no machine at all
+    (folder.parent/'workers.yaml').write_text(yaml.safe_dump(dict(workers=[small, large])))
+    address = ray.get_runtime_context().gcs_address
+    done = warm(*arguments('ab', rules=[dict(resources=dict(vram_gb=60))]), '--engine', 'ray', '--address', address, '--scaling', folder.parent/'workers.yaml', '--json', '--no-site')
+    assert done.status == 0 and json.loads(done.out)['done'] == 2, done
+    wait_until(lambda: len(workers_of(ray)), 0)
+    huge = warm(*arguments('a', rules=[dict(resources=dict(vram_gb=100))], out='huge'), '--engine', 'ray', '--address', address, '--scaling', folder.parent/'workers.yaml')
+    assert huge.status == 2 and 'it needs 100 of vram_gb, and no node has more than 80' in huge.err, huge
 
 
 def test_ray_takes_the_cluster_file():

@@ -157,6 +157,7 @@ def _kuberay_group(w: Worker) -> dict:
                 rayStartParams=dict(resources=f"'{json.dumps(w.custom)}'"), containerEnv=labels,
                 resources=_limits(cpu=str(w.cpus), memory=f'{w.memory_gb:g}G', **gpus))
 
+# %% ../../nbs/73a_cluster.scaling.ipynb #ray_version
 def _ray_version() -> str:
     try: return version('ray')
     except PackageNotFoundError as error:
