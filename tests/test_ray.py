@@ -3,6 +3,8 @@ import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -48,6 +50,20 @@ def notebook(path: Path) -> Path:
     cells = [new_code_cell("name: str = 'a'\nhow = 'works'\nseconds: float = 0\nlog = ''\nout = 'out'", metadata=dict(tags=['parameters'])), new_code_cell(code)]
     nbformat.write(new_notebook(cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python'))), path)
     return path
+
+
+# Holds a node until it is told to leave.
+another_job = """
+import os, sys, time, ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Only
+address, node, held, leave = sys.argv[1:]
+ray.init(address, logging_level='ERROR', log_to_driver=False)
+@ray.remote(num_cpus=2, num_gpus=1)
+def hold():
+    open(held, 'w').close()
+    while not os.path.exists(leave): time.sleep(.1)
+ray.get(hold.options(scheduling_strategy=Only(node, soft=False)).remote())
+"""
 
 
 @pytest.fixture
@@ -153,13 +169,23 @@ def refused(warm, night):
 
 
 def places(warm, night, cluster):
-    "Two share a GPU of the small node, one goes where its label wants it, and three who die in a row close the node where they did."
+    "Two share a GPU of the small node, once another job of the cluster has left it, one goes where its label wants it, and three who die in a row close the node where they did."
     begin, log, folder = night
     large, small, bad = (n.node_id for n in cluster.nodes)
     rules = [dict(match=dict(how='bad'), resources=dict(gpus=1, cpus=1, labels=dict(gpu=['h200', 'h100']))), *(dict(match=dict(name=name), priority=9, resources=dict(vram_gb=12, cpus=1, labels=dict(gpu='l4'))) for name in 'st'),
              dict(match=dict(name='w'), priority=8, resources=dict(gpus=2, cpus=2, labels=dict(gpu=['h100', 'l4'])))]
     rows = dict(s='works', t='works', w='works') | {f'b{i}': 'bad' for i in range(6)}
-    done = warm(*begin(rows, rules=rules), '--json', '--no-site', '--retries', 3)
+    other = subprocess.Popen([sys.executable, '-c', another_job, cluster.address, small, str(log/'held'), str(log/'leave')])
+    while not (log/'held').exists():
+        assert other.poll() is None
+        time.sleep(.1)
+    started = warm.start(*begin(rows, rules=rules), '--json', '--no-site', '--retries', 3)
+    wait_for(log, 3, started, 'begun.[wb]*')
+    time.sleep(3)
+    early = [e['node'] for e in events(folder) if e['event'] == 'began']
+    (log/'leave').touch()
+    assert other.wait() == 0
+    done = started.wait()
     told = events(folder)
     shutil.rmtree(folder)
     seen = {p.name.split('.')[1]: p.read_text() for p in log.glob('ended.*')}
@@ -167,6 +193,7 @@ def places(warm, night, cluster):
     assert done.status == 0, done
     names = {x['id']: x['parameters']['name'] for x in json.loads(done.out)['tasks']}
     began = [(names[e['task']], e['node']) for e in told if e['event'] == 'began']
+    assert small not in early and len(early) >= 3
     assert {node for name, node in began if name in 'st'} == {small} and seen['s'] == seen['t'] == '0'
     assert {node for name, node in began if name == 'w'} == {large} and seen['w'] == '0,1'
     died = [names[e['task']] for e in told if e.get('outcome') == 'kernel_died']

@@ -100,6 +100,7 @@ class Shards:
         self.home = f'{self.folder.absolute}/shards'
         self.is_new = self.folder.is_local and not os.path.exists(self.folder.root)
         self.running: dict[str, int] = {}  # Its folder -> its place
+        self.rooms: TaskScheduler | None = None  # Once it is known what there is
         self.begun, self.lost, self.keep = [], Counter(), False  # Folders; by place; whether folders stay
         self.done, self.vain, self.not_before = 0, 0, 0.  # Ended well; with cells missing; when to begin more
 
