@@ -20,7 +20,7 @@ from unittest.mock import patch
 from .attempt import clear_away
 from .ledger import patiently
 from .local import (SILENT_S, AttemptProcess, Silence, batch_environment, gpu_memory_gb,
-                               other_version, visible_gpus)
+                               other_version)
 from .resources import Node, ResourceManager, gpu_share
 from ..core import DiskError, InputError, VdbError
 from ..files import Folder
@@ -67,8 +67,7 @@ def node_facts(
         if there.is_local and not os.path.isdir(folder): refused = t('{folder} does not exist', folder=folder)
         else: there.write_bytes(name, b'')
     except VdbError as error: refused = one_line(error, 400)
-    vram_gb = gpu_memory_gb() if visible_gpus() else 0.
-    return dict(batch_environment(), clock=clock, refused=refused, vram_gb=vram_gb)
+    return dict(batch_environment(), clock=clock, refused=refused, vram_gb=gpu_memory_gb())
 
 # %% ../../nbs/74_cluster.ray.ipynb #node_mistake
 def node_mistake(
