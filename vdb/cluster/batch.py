@@ -16,6 +16,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -291,7 +292,7 @@ class _Driver:
                     begun = self.begin({x.task.id: x for x in states})
                     if on_change and (ended or begun): on_change(_recorded(self.batch))
                     left = len(self.queue.queue)
-                    if self.executor.running or left and not self.queue.order(): busy = now
+                    if self.executor.running or left and self.may_wait(): busy = now
                     elif not left: return
                     elif now - busy > self.executor.room_s: return _no_room(left)
                 time.sleep(POLL_S)
@@ -300,6 +301,10 @@ class _Driver:
             self.executor.close()
             for folder in open_now: _settle(self.batch, folder, 'interrupted')
 
+    def may_wait(self) -> bool:
+        "Whether there may be room without anybody's doing: a wait is over, or others have left."
+        return not self.queue.order() or self.executor.resources.is_shared
+
     def settle(self) -> bool:  # Whether any has ended
         "See how those ended that have."
         ended = self.executor.events()
@@ -307,6 +312,7 @@ class _Driver:
             task, node = self.where.pop(folder)
             told = _settle(self.batch, folder, outcome, why)
             self.queue.end(task)
+            if outcome == 'interrupted': told = 'lost'  # Not by us: it costs no retry, but nobody hurries
             if self.faults.ended(task, node.id, told, time.time()): self._tell(node)
         return bool(ended)
 
@@ -320,7 +326,7 @@ class _Driver:
         for key, x in waiting.items():
             self.queue.add(key, x.task.resources, priority=x.task.priority,
                            expected_s=x.task.times.get('expected_s', self.expected.get(key, math.nan)),
-                           due=self.began + x.task.times.get('due_s', math.inf),
+                           due=math.inf if x.attempts else self.began + x.task.times.get('due_s', math.inf),
                            ready=self.faults.ready_at(key), shunned=frozenset(self.faults.shunned(key)),
                            is_set_aside=self.faults.is_set_aside(key))
         for key in self.queue.missed():
@@ -331,7 +337,8 @@ class _Driver:
         "Begin what has room, and tell what would be wanted."
         held = self.executor.resources.held
         waiting = (q.needs for q in self.queue.order())
-        self.executor.want([*(needs for _, needs, *_ in held.values()), *waiting])
+        wanted = [*(needs for _, needs, *_ in held.values()), *waiting]
+        self.executor.want(wanted[:self.executor.window])
         begun = self.queue.begin()
         for key, node, gpus in begun:
             folder, mark = _new_attempt(self.batch, states[key], node, self.executor.sure)
@@ -342,7 +349,7 @@ class _Driver:
     def _recall(self) -> None:
         "What earlier drivers have seen go wrong."
         events = _events(self.batch).values()
-        self.began = min((e['at'] for e in events), default=time.time())
+        self.began = min((e['at'] for e in events if e['event'] == 'began'), default=time.time())
         node = {e['folder']: e.get('node', '') for e in events if e['event'] == 'began'}
         over = [e for e in events if e['event'] in ('ended', 'published') and e['folder'] in node]
         for e in sorted(over, key=lambda e: e['at']):
@@ -366,7 +373,8 @@ def _no_room(left: int) -> None:
 def _resume(batch: Batch, executor: 'Executor', forgive: bool) -> None:
     "See that all can be done; overrule earlier cancellations, and settle what an earlier driver has left."
     events, states = _events(batch), _recorded(batch)
-    wrong = {x.task.id: why for x in states if x.state != 'done'
+    over = ('done',) if forgive else ('done', 'failed')
+    wrong = {x.task.id: why for x in states if x.state not in over
              if (why := executor.resources.misfit(x.task.resources))}
     if wrong:
         name, why = next(iter(wrong.items()))
@@ -379,8 +387,8 @@ def _resume(batch: Batch, executor: 'Executor', forgive: bool) -> None:
     for inside in left: _settle(batch, f'{batch.folder.absolute}/{inside}', 'interrupted')
     failed = {x.task.id for x in states if x.state == 'failed'}
     if forgive and failed:
-        over = [e['folder'] for e in events.values() if e['event'] == 'ended' and e['task'] in failed]
-        batch.ledger.add('forgiven', folders=over)
+        folders = [e['folder'] for e in events.values() if e['event'] == 'ended' and e['task'] in failed]
+        batch.ledger.add('forgiven', folders=folders)
 
 def _events(batch: Batch) -> dict[str, dict]:
     return patiently(batch.ledger.events)
@@ -398,30 +406,30 @@ def _new_attempt(batch: Batch, x: TaskState, node: Node, sure: bool) -> tuple[st
     given = dict(x.task.parameters, out='../out') if 'out' in batch.parameters else x.task.parameters
     plan = dict(batch=batch.folder.absolute, task=x.task.id, folder=inside, parameters=given,
                 deadline_s=x.task.times.get('deadline_s', batch.deadline_s), mark=mark, earlier=earlier)
-    def prepare():
-        if x.folder and batch.folder.is_local: _hand_on(batch, x.folder, inside, sure)
-        batch.folder.write_json(f'{inside}/attempt.json', plan)
-    patiently(prepare)
+    patiently(lambda: batch.folder.write_json(f'{inside}/attempt.json', plan))
     batch.ledger.add('began', task=x.task.id, attempt=x.attempts + 1, folder=inside, holder=holder(),
                      mark=mark, node=node.id, host=node.host)
+    if batch.folder.is_local: patiently(lambda: _hand_on(batch, earlier, inside, sure))
     return f'{batch.folder.absolute}/{inside}', mark
 
 # %% ../../nbs/76_cluster.batch.ipynb #hand_on
-def _hand_on(batch: Batch, earlier: str, inside: str, sure: bool) -> None:
-    "Let an attempt go on with what an earlier one has left in `out`, on a disk."
+def _hand_on(batch: Batch, earlier: list[str], inside: str, sure: bool) -> None:
+    "Let an attempt go on with what the last one that had left something has in `out`, on a disk."
+    earlier = next((e for e in earlier if os.path.exists(batch.folder.at(e, 'out'))), None)
+    out = Path(batch.folder.at(inside, 'out'))
+    if earlier is None or out.exists(): return
     outcomes = {e['outcome'] for e in _events(batch).values()
                 if e['event'] == 'ended' and e['folder'] == earlier}
-    left, out = batch.folder.at(earlier, 'out'), Path(batch.folder.at(inside, 'out'))
-    with clear_disk_errors(batch.path):
-        os.makedirs(out.parent, exist_ok=True)
-        try:
-            if sure or not outcomes & {'node_lost', 'interrupted'}: os.rename(left, out)
-            else: shutil.copytree(left, out, dirs_exist_ok=True)
-        except FileNotFoundError: return
-        except shutil.Error as error:  # What goes away while it is copied was not whole
-            if any(os.path.exists(source) for source, *_ in error.args[0]): raise
-        for protocol in out.rglob('protocol.json'):
+    left = Path(batch.folder.at(earlier, 'out'))
+    with clear_disk_errors(batch.path), suppress(FileNotFoundError):
+        if not sure and outcomes & {'node_lost', 'interrupted'}:  # It may still be at work
+            left, source = out.with_name('out.part'), left
+            try: shutil.copytree(source, left, dirs_exist_ok=True)
+            except shutil.Error as error:  # What goes away while it is copied was not whole
+                if any(os.path.exists(path) for path, *_ in error.args[0]): raise
+        for protocol in left.rglob('protocol.json'):
             shutil.rmtree(protocol.parent/'claims', ignore_errors=True)
+        os.rename(left, out)
 
 # %% ../../nbs/76_cluster.batch.ipynb #settle
 def _settle(batch: Batch, folder: str, outcome: str, why: str = '') -> str:  # How: 'ok' where it counts

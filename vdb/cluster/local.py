@@ -174,7 +174,8 @@ class LocalExecutor:
         folder: str,  # Of the batch
         environment: dict,  # As `batch_environment` tells it
     ) -> None:
-        "See that attempts at this batch can run where they would run: here, that is seen already."
+        "See that attempts can run where they would run: here, that is seen already. All room is free."
+        self.resources = ResourceManager(self.resources.nodes.values(), self.resources.share)
 
     def submit(
         self,

@@ -140,7 +140,8 @@ class Free:
         if needs['cpus'] > self.cpus - others.get('cpus', 0): return None
         if needs['memory_gb'] > self.memory_gb - others.get('memory_gb', 0): return None
         fullest = sorted(range(len(self.gpus)), key=lambda i: self.gpus[i])
-        ours = fullest[:len(fullest) - math.ceil(others.get('gpus', 0))]  # Which are theirs, nobody tells
+        theirs = math.ceil(others.get('gpus', 0) - 1e-4)  # Which they are, nobody tells
+        ours = fullest[:max(0, len(fullest) - theirs)]
         room, n = [i for i in ours if self.gpus[i] >= share > 0], needs['gpus'] or int(share > 0)
         return room[:n] if len(room) >= n else None
 
@@ -152,8 +153,12 @@ class Free:
         sign: int,  # -1 to take, 1 to give back
     ) -> None:
         "Change what is left by what somebody has taken, or gives back."
-        self.cpus, self.memory_gb = self.cpus + sign*needs['cpus'], self.memory_gb + sign*needs['memory_gb']
+        self.cpus = round(self.cpus + sign*needs['cpus'], 6)
+        self.memory_gb = round(self.memory_gb + sign*needs['memory_gb'], 6)  # Sums of fractions drift
         for i in gpus: self.gpus[i] = round(self.gpus[i] + sign*share, 4)
+
+# %% ../../nbs/72a_cluster.resources.ipynb #all_of
+def _all_of(node: Node) -> Free: return Free(node.cpus, round(node.memory_gb, 6), [1.]*node.gpus)
 
 # %% ../../nbs/72a_cluster.resources.ipynb #ResourceManager
 class ResourceManager:
@@ -177,7 +182,7 @@ class ResourceManager:
     ) -> None:
         "These are the nodes now. What was given out on those that are gone can still be given back."
         self.nodes = {n.id: n for n in nodes}
-        for n in self.nodes.values(): self._free.setdefault(n.id, Free(n.cpus, n.memory_gb, [1.]*n.gpus))
+        for n in self.nodes.values(): self._free.setdefault(n.id, _all_of(n))
         if self.share is None and (all_of_them := [*self.nodes.values(), *self.possible]):
             self.share = node_share(all_of_them)
 
@@ -205,6 +210,19 @@ class ResourceManager:
         "The nodes that have room now."
         able = (n for n in self.nodes.values() if not node_lacks(n, needs))
         return [n for n in able if self._gpus(n, needs) is not None]
+
+    def able(
+        self,
+        needs: dict,  # As `needs`
+    ) -> list[Node]:
+        "The nodes that would have room if nothing of ours was there: those that others have filled have not."
+        def would(n): return _all_of(n).gpus_for(needs, gpu_share(needs, n), self.others.get(n.id, {}))
+        return [n for n in self.nodes.values() if not node_lacks(n, needs) and would(n) is not None]
+
+    @property
+    def is_shared(self) -> bool:
+        "Whether others hold something."
+        return any(v > 0 for held in self.others.values() for v in held.values())
 
     def hold(
         self,

@@ -260,6 +260,8 @@ class AutoScaling:
         if not mistake:
             names = [w['name'] for w in said['workers']]
             double = next((n for n in names if names.count(n) > 1 or n == HEAD), '')
+            if not any(w['most'] for w in said['workers']):
+                mistake = t('{where}: most is 0 of all workers, so nothing can be added', where=where)
             if double: mistake = t('{where}: {name} stands twice: expected a name of its own for each worker',
                                    where=where, name=double)
         if mistake: raise InputError('{mistake}', mistake=mistake)

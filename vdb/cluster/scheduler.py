@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from .grid import python_object
-from .resources import Node, ResourceManager, label_rank, node_lacks
+from .resources import Node, ResourceManager, label_rank
 from ..core import InputError
 from ..i18n import t
 from ..text import one_line
@@ -105,7 +105,7 @@ class TaskScheduler:
         self.resources, self.window, self.clock = resources, window, clock
         self.strategy = make_strategy(strategy) if isinstance(strategy, str) else strategy
         self.queue: dict[str, Queued] = {}
-        self.closed: set[str] = set()  # Nodes that get nothing
+        self.closed: set[str] = set()  # Nodes that get nothing, where there are others for it
         self.kept = ''  # The node that is kept, if one is
 
     def add(
@@ -169,9 +169,8 @@ class TaskScheduler:
 
     def _choose(self, q: Queued) -> Node | None:
         "The node for a task; None where none has room."
-        others = [n for n in self._able(q) if n.id not in q.shunned]  # Rather wait for one of them
-        barred = {self.kept, *(q.shunned if others else ())}
-        fitting = [n for n in self.resources.fitting(q.needs) if n.id not in barred | self.closed]
+        open_to_it = {n.id for n in self._open(q)} - {self.kept}
+        fitting = [n for n in self.resources.fitting(q.needs) if n.id in open_to_it]
         if not fitting: return None
         if q.needs.get('labels'):
             ranks = [label_rank(n, q.needs) for n in fitting]
@@ -181,12 +180,14 @@ class TaskScheduler:
         raise InputError('the strategy chose {node}: expected one of the nodes that it was given',
                          node=one_line(node))
 
-    def _able(self, q: Queued) -> list[Node]:
-        "The nodes on which a task could be, were they empty."
-        return [n for n in self.resources.nodes.values()
-                if n.id not in self.closed and not node_lacks(n, q.needs)]
+    def _open(self, q: Queued) -> list[Node]:
+        "The nodes on which a task may be: not those that are closed, or that it shuns, if there are others."
+        able = self.resources.able(q.needs)
+        ways = (self.closed | q.shunned, self.closed, q.shunned, set())
+        return next((left for barred in ways if (left := [n for n in able if n.id not in barred])), [])
 
     def _keep(self, q: Queued) -> str:
-        "The node on which a task will find room the soonest: the emptiest of those that are large enough."
-        able = self._able(q)
-        return least_loaded(able, q.needs, self.resources).id if able else ''
+        "The node on which a task will find room the soonest: the emptiest of those that are open to it."
+        nodes = self._open(q)
+        return least_loaded(nodes, q.needs, self.resources).id if nodes else ''
+

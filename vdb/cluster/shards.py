@@ -23,6 +23,7 @@ from ..bench import read_settings, run, run_plan
 from ..cells import Plan, check_retry, forget_for
 from ..claims import HEARTBEAT_S, LEASE_S
 from .attempt import MARK, Heartbeat, last_lines
+from .faults import FaultTolerance
 from .local import batch_environment
 from .scheduler import TaskScheduler
 from ..core import DiskError, GenerationError, InputError, MediaError, RunError, Settings, VdbError
@@ -101,6 +102,7 @@ class Shards:
         self.is_new = self.folder.is_local and not os.path.exists(self.folder.root)
         self.running: dict[str, int] = {}  # Its folder -> its place
         self.rooms: TaskScheduler | None = None  # Once it is known what there is
+        self.faults = FaultTolerance()
         self.begun, self.lost, self.keep = [], Counter(), False  # Folders; by place; whether folders stay
         self.done, self.vain, self.not_before = 0, 0, 0.  # Ended well; with cells missing; when to begin more
 
@@ -118,10 +120,13 @@ class Shards:
         over = {f: told for f, told in self.executor.events().items() if f in self.running}
         for folder, (outcome, why) in over.items():
             place, home = self.running.pop(folder), Folder(folder)
+            node = self.executor.resources.held[folder][0]
             self.rooms.end(folder)
             if told := home.read_json('error.json'): raise as_error(told)
             if home.content('done.json') is not None: self.done += 1
-            else: self._lose(place, home, outcome, why)
+            else:
+                self.faults.ended(str(place), node, 'lost', time.time())
+                self._lose(place, home, outcome, why)
         return bool(over)
 
     def _lose(self, place: int, home: Folder, outcome: str, why: str) -> None:
@@ -144,7 +149,9 @@ class Shards:
         while len(self.running) < most:
             place, mark = next(i for i in range(most) if i not in self.running.values()), uuid.uuid4().hex
             folder = f'{self.home}/{place}-{mark[:6]}'
-            self.rooms.add(folder, self.resources)
+            self.rooms.closed = self.faults.left_alone(self.executor.resources.nodes, time.time())
+            self.rooms.add(folder, self.resources, ready=self.faults.ready_at(str(place)),
+                           shunned=frozenset(self.faults.shunned(str(place))))
             if not (placed := self.rooms.begin()): return self.rooms.cancel(folder)
             ((_, node, gpus),) = placed
             self.begun.append(folder)
@@ -180,7 +187,9 @@ def drive_shards(
         if ended or now - looked > LOOK_S:
             looked, before, lacking = now, len(lacking), shards.lacking()
             bar.update(len(shards.cells) - len(lacking) - bar.n)
-            if len(lacking) < before: shards.vain, shards.not_before = 0, 0.
+            if len(lacking) < before:
+                shards.vain, shards.not_before = 0, 0.
+                shards.lost.clear()  # Only what dies without having made anything is in vain
             elif well and lacking:
                 shards.vain += 1
                 shards.not_before = now + min(LONGEST_S, 2**shards.vain)
