@@ -200,7 +200,7 @@ def test_a_mistake_is_told(said, why):
     with pytest.raises(InputError, match=why): AutoScaling.read(said)
 
 
-@pytest.mark.parametrize('text, why', [('workers: [', 'cannot be read'), ('', 'is null: expected the keys workers'), ('- a', 'expected the keys workers'), ('workers: []\nworkers: []', 'stands twice'), (None, 'workers.yaml cannot be read: .*No such file')])
+@pytest.mark.parametrize('text, why', [('workers: [', 'workers.yaml, line 1: '), ('', 'is null: expected the keys workers'), ('- a', 'expected the keys workers'), ('workers: []\nworkers: []', 'stands twice'), (None, 'workers.yaml cannot be read: .*No such file')])
 def test_a_file_is_told_of(tmp_path, text, why):
     if text is not None: (tmp_path/'workers.yaml').write_text(text)
     with pytest.raises(InputError, match=why): AutoScaling.read(tmp_path/'workers.yaml')

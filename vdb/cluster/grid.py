@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NO_DEFAULT', 'KINDS', 'DEEPEST', 'MOST_PARTS', 'LONGEST_INT', 'PLAIN', 'TIMES', 'RULE_KEYS', 'RESOURCES', 'KEYS',
-           'MOST_ROWS', 'Parameter', 'notebook_parameters', 'Grid', 'python_object', 'read_grid', 'count_rows', 'Task',
-           'plan_tasks']
+           'MOST_ROWS', 'Parameter', 'notebook_parameters', 'Grid', 'read_yaml', 'python_object', 'read_grid',
+           'count_rows', 'Task', 'plan_tasks']
 
 # %% ../../nbs/70_cluster.grid.ipynb #imports
 import ast
@@ -320,13 +320,15 @@ _READ = dict(  # kind: when it is refused, what to write instead, what it would 
     timestamp=(lambda x: True, lambda x: '', lambda: t('a date')),
     str=(lambda x: x == 'None' or bool(_POWER.fullmatch(x)), _dotted, lambda: t('text')))
 
-# %% ../../nbs/70_cluster.grid.ipynb #yaml_grid
-def _yaml_grid(path: str) -> object:
-    "What a YAML file says."
+# %% ../../nbs/70_cluster.grid.ipynb #read_yaml
+def read_yaml(
+    path: str,  # Of a file
+) -> object:
+    "What a YAML file says, without YAML's silent readings."
     import yaml
     try: text = Path(path).expanduser().read_text(encoding='utf-8-sig')
     except (OSError, ValueError) as error:
-        raise InputError('the grid {path} cannot be read: {why}', path=one_line(path),
+        raise InputError('{path} cannot be read: {why}', path=one_line(path),
                          why=one_line(error)) from error
     try: return yaml.load(text, _strict_loader())
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -384,7 +386,7 @@ def read_grid(
         if text.endswith('.py'):
             raise InputError('{path} is Python: name the dictionary or the function in it, as {path}:NAME',
                              path=one_line(text))
-        said = _python_grid(*text.rsplit(':', 1)) if '.py:' in text else _yaml_grid(text)
+        said = _python_grid(*text.rsplit(':', 1)) if '.py:' in text else read_yaml(text)
     where = t('the grid') if isinstance(source, dict) else one_line(text)
     if type(said) is not dict:
         raise InputError('{where} holds {value}: expected the keys {keys}', where=where, value=_shown(said),

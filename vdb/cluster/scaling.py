@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .grid import _shown, _strict_loader, _unknown_mistake
+from .grid import _shown, _unknown_mistake, read_yaml
 from .resources import Node, ResourceManager, gpu_share, label_rank, node_lacks
 from ..core import InputError
 from ..i18n import format_number, t
@@ -247,7 +247,7 @@ class AutoScaling:
         source: str | Path | dict,  # A YAML file, or what it would say
     ) -> 'AutoScaling':
         "What a file says, checked. Raises `InputError`."
-        said = source if isinstance(source, dict) else _read_yaml(source)
+        said = source if isinstance(source, dict) else read_yaml(str(source))
         where = t('the dictionary') if isinstance(source, dict) else one_line(source)
         mistake = _keys_mistake(where, said, SCALING_KEYS, ('workers',))
         if not mistake and (type(said['workers']) is not list or not said['workers']):
@@ -318,10 +318,3 @@ class AutoScaling:
 def _yaml(content: dict) -> str:
     import yaml
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
-
-def _read_yaml(path: str | Path) -> object:
-    "What a YAML file says."
-    import yaml
-    try: return yaml.load(Path(path).expanduser().read_text(encoding='utf-8-sig'), _strict_loader())
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise InputError('{path} cannot be read: {why}', path=one_line(path), why=one_line(error)) from error
