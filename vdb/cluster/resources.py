@@ -94,6 +94,9 @@ def nodes_misfit(
     if len(keys) == 1:
         (key,) = keys
         best = max((n for _, n in lacking), key=lambda n: getattr(n, key))
+        if key == 'vram_gb' and not any(n.gpus for _, n in lacking):
+            return t('it needs {wanted} of {name}, and no node has a GPU', name=key,
+                     wanted=format_number(needs[key]))
         if key == 'vram_gb' and not best.vram_gb:
             return t('it needs {wanted} of {name}, and no node tells how much memory its GPUs have: begin '
                      "nodes with --resources '{{\"vram_gb\": 80}}', the sum of a node's GPUs",
